@@ -1,0 +1,77 @@
+//! The agent's end of the link: who is at the other end, and what is said.
+//!
+//! It moves frames; what they mean for a server's life is decided in the agent.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use crate::frame::{self, FrameError};
+pub use crate::line::{Down, Up, VERSION, Welcome};
+
+/// How long a server may take to say who it is.
+const HELLO: Duration = Duration::from_secs(5);
+
+/// A server that has said hello.
+#[derive(Debug)]
+pub struct Hello {
+    pub server: String,
+    /// The process at the other end, as the kernel says it.
+    pub pid: u32,
+    /// What it holds: nothing when it is new, everything when it outlived an agent.
+    pub holds: Vec<(String, OwnedFd)>,
+    pub peer: Peer,
+}
+
+/// One connected server.
+#[derive(Debug)]
+pub struct Peer {
+    stream: UnixStream,
+}
+
+/// Reads the first frame of a connection. Blocks up to [`HELLO`].
+pub fn accept(stream: UnixStream) -> Result<Hello, FrameError> {
+    stream.set_read_timeout(Some(HELLO))?;
+    stream.set_write_timeout(Some(HELLO))?;
+    let pid = rustix::net::sockopt::socket_peercred(&stream)?.pid.as_raw_pid() as u32;
+    let (up, descriptors) = frame::receive::<Up>(&stream)?;
+    let Up::Hello { version, server, holds } = up else {
+        return Err(FrameError::Unexpected("no hello".into()));
+    };
+    if version != VERSION || holds.len() != descriptors.len() {
+        return Err(FrameError::Unexpected(format!(
+            "{server} speaks version {version} of the link with {} descriptors; this agent speaks {VERSION}",
+            descriptors.len()
+        )));
+    }
+    stream.set_read_timeout(None)?;
+    let holds = holds.into_iter().zip(descriptors).collect();
+    Ok(Hello { server, pid, holds, peer: Peer { stream } })
+}
+
+impl Peer {
+    pub fn welcome(&self, welcome: Welcome, descriptors: &[impl AsFd]) -> Result<(), FrameError> {
+        frame::send(&self.stream, &Down::Welcome(Box::new(welcome)), descriptors)
+    }
+
+    pub fn send(&self, down: &Down) -> Result<(), FrameError> {
+        frame::send(&self.stream, down, &[] as &[OwnedFd])
+    }
+
+    /// The next frame from the server. Blocks.
+    pub fn receive(&self) -> Result<Up, FrameError> {
+        frame::receive(&self.stream).map(|(up, _)| up)
+    }
+
+    /// A second handle on the same connection, so that one thread can read while another writes.
+    pub fn second(&self) -> std::io::Result<Peer> {
+        Ok(Peer { stream: self.stream.try_clone()? })
+    }
+
+    /// Ends the connection in both directions, which also ends a `receive` that waits in another thread.
+    pub fn close(&self) {
+        if let Err(error) = self.stream.shutdown(std::net::Shutdown::Both) {
+            tracing::trace!("the connection was closed before: {error}");
+        }
+    }
+}

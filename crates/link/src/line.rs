@@ -1,0 +1,275 @@
+//! The server's end of the link: what goes up, what comes down, and staying connected.
+//!
+//! One small thread reads and writes, so that a server with an asynchronous runtime and one with plain
+//! threads use the same thing. When the agent dies the server goes on; the thread connects to the successor
+//! and gives it everything it holds (sockets, boards) and says its last report again.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use plan::Plan;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::report::{DatabaseReport, Report, SiteReport, State};
+use crate::{Secrets, frame, short_path};
+
+/// The version of the frames on the link. Agent and server are of one binary but for an upgrade.
+pub const VERSION: u32 = 1;
+
+/// How long the thread waits between two tries to reach a new agent.
+const RECONNECT: Duration = Duration::from_millis(50);
+
+/// From server to agent.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Up {
+    /// The first frame of every connection. `holds` names the descriptors that come with it: none from a new
+    /// server, all of them from one that outlived its agent.
+    Hello {
+        version: u32,
+        server: String,
+        holds: Vec<String>,
+    },
+    Report(Report),
+    Counters(BTreeMap<String, u64>),
+}
+
+/// From agent to server.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Down {
+    /// The answer to a new server's hello; the named descriptors come with it.
+    Welcome(Box<Welcome>),
+    /// The answer to a server that was adopted.
+    Adopted,
+    Site(SiteReport),
+    Stop {
+        within_ms: u64,
+    },
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Welcome {
+    pub plan: Plan,
+    pub server: String,
+    pub folder: PathBuf,
+    pub files: PathBuf,
+    pub programs: PathBuf,
+    pub secrets: Secrets,
+    /// The names of the descriptors beside this frame, in their order.
+    pub holds: Vec<String>,
+}
+
+/// What the agent wants of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    Serve,
+    /// Take nothing new, finish what is under way within this time, then end.
+    Stop {
+        within: Duration,
+    },
+}
+
+/// The way to the agent. Clones share one connection.
+#[derive(Clone, Debug)]
+pub struct Line {
+    shared: Arc<Shared>,
+    orders: watch::Receiver<Order>,
+    site: watch::Receiver<Arc<SiteReport>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    server: String,
+    upward: Mutex<Upward>,
+}
+
+/// What is said again to a new agent, and the way to say it.
+#[derive(Debug)]
+struct Upward {
+    stream: Option<UnixStream>,
+    last: Report,
+    counters: BTreeMap<String, u64>,
+}
+
+impl Line {
+    /// Says how this server is. A new sentence is also logged; the same one twice is sent once.
+    pub fn report(&self, state: State, because: impl Into<String>) {
+        self.say(|last| Report { state, because: because.into(), database: last.database.clone() });
+    }
+
+    /// The same for a database server, with what it knows of the cluster.
+    pub fn report_database(&self, state: State, because: impl Into<String>, database: DatabaseReport) {
+        self.say(|_| Report { state, because: because.into(), database: Some(database) });
+    }
+
+    /// Publishes totals since the start of this process, for `status --json` and the monitor.
+    pub fn count(&self, counters: BTreeMap<String, u64>) {
+        let mut upward = self.shared.upward();
+        if upward.counters != counters {
+            upward.send(&Up::Counters(counters.clone()));
+            upward.counters = counters;
+        }
+    }
+
+    /// Changes to [`Order::Stop`] once, when the server is to end.
+    pub fn orders(&self) -> watch::Receiver<Order> {
+        self.orders.clone()
+    }
+
+    /// Waits until the server is to end, and says within what time.
+    pub async fn stopped(&self) -> Duration {
+        let mut orders = self.orders.clone();
+        loop {
+            if let Order::Stop { within } = *orders.borrow_and_update() {
+                return within;
+            }
+            if orders.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// What all machines report, as far as this machine's agent knows. Sent to gates and database servers.
+    pub fn site(&self) -> watch::Receiver<Arc<SiteReport>> {
+        self.site.clone()
+    }
+
+    /// A line that leads nowhere, for tests of a server without an agent. The sender gives orders.
+    pub fn unattached() -> (Self, watch::Sender<Order>, watch::Sender<Arc<SiteReport>>) {
+        let (order_sender, orders) = watch::channel(Order::Serve);
+        let (site_sender, site) = watch::channel(Arc::new(SiteReport::default()));
+        let shared = Shared::new("unattached".into(), None);
+        (Self { shared: Arc::new(shared), orders, site }, order_sender, site_sender)
+    }
+
+    /// What was reported last: for tests.
+    pub fn last_report(&self) -> Report {
+        self.shared.upward().last.clone()
+    }
+
+    fn say(&self, next: impl FnOnce(&Report) -> Report) {
+        let mut upward = self.shared.upward();
+        let report = next(&upward.last);
+        if report == upward.last {
+            return;
+        }
+        if (report.state, &report.because) != (upward.last.state, &upward.last.because) {
+            log_change(&report);
+        }
+        upward.send(&Up::Report(report.clone()));
+        upward.last = report;
+    }
+}
+
+fn log_change(report: &Report) {
+    match report.state {
+        State::Unhealthy | State::Down => tracing::warn!("{}: {}", report.state, report.because),
+        State::Starting | State::Healthy | State::Draining => {
+            tracing::info!("{}: {}", report.state, report.because);
+        }
+    }
+}
+
+impl Shared {
+    fn new(server: String, stream: Option<UnixStream>) -> Self {
+        let last = Report { state: State::Starting, because: "started".into(), database: None };
+        Self { server, upward: Mutex::new(Upward { stream, last, counters: BTreeMap::new() }) }
+    }
+
+    fn upward(&self) -> MutexGuard<'_, Upward> {
+        self.upward.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl Upward {
+    /// A frame that cannot be sent is not lost: the reader thread notices the end and says all again.
+    fn send(&mut self, up: &Up) {
+        let Some(stream) = &self.stream else { return };
+        if let Err(error) = frame::send(stream, up, &[] as &[OwnedFd]) {
+            tracing::debug!("the agent did not take a frame: {error}");
+            self.stream = None;
+        }
+    }
+}
+
+/// What the reader thread needs for the whole life of the server.
+pub(crate) struct Keeper {
+    pub(crate) server: String,
+    pub(crate) socket: PathBuf,
+    /// Duplicates of all that the agent handed over, to give to its successor.
+    pub(crate) holds: Vec<(String, OwnedFd)>,
+}
+
+/// Starts the thread that keeps the line up, on a connection whose welcome was read.
+pub(crate) fn keep(keeper: Keeper, stream: UnixStream) -> std::io::Result<Line> {
+    let (order_sender, orders) = watch::channel(Order::Serve);
+    let (site_sender, site) = watch::channel(Arc::new(SiteReport::default()));
+    let shared = Arc::new(Shared::new(keeper.server.clone(), Some(stream.try_clone()?)));
+    let line = Line { shared: Arc::clone(&shared), orders, site };
+    std::thread::Builder::new().name("link".into()).stack_size(256 * 1024).spawn(move || {
+        let mut stream = stream;
+        loop {
+            listen(&stream, &order_sender, &site_sender);
+            shared.upward().stream = None;
+            stream = reconnect(&keeper, &shared);
+        }
+    })?;
+    Ok(line)
+}
+
+/// Reads orders until the connection ends.
+fn listen(stream: &UnixStream, orders: &watch::Sender<Order>, site: &watch::Sender<Arc<SiteReport>>) {
+    loop {
+        match frame::receive::<Down>(stream) {
+            Ok((Down::Site(report), _)) => {
+                site.send_replace(Arc::new(report));
+            }
+            Ok((Down::Stop { within_ms }, _)) => {
+                orders.send_replace(Order::Stop { within: Duration::from_millis(within_ms) });
+            }
+            Ok((Down::Welcome(_) | Down::Adopted, _)) => {}
+            Err(error) => {
+                tracing::debug!("the line to the agent ended: {error}");
+                return;
+            }
+        }
+    }
+}
+
+/// Tries until a new agent takes us, however long that takes: traffic goes on meanwhile.
+fn reconnect(keeper: &Keeper, shared: &Shared) -> UnixStream {
+    loop {
+        std::thread::sleep(RECONNECT);
+        match adopt(keeper) {
+            Ok(stream) => {
+                let Ok(clone) = stream.try_clone() else { continue };
+                let mut upward = shared.upward();
+                upward.stream = Some(clone);
+                let (last, counters) = (upward.last.clone(), upward.counters.clone());
+                upward.send(&Up::Report(last));
+                upward.send(&Up::Counters(counters));
+                tracing::info!("{} is connected to a new agent", shared.server);
+                return stream;
+            }
+            Err(error) => tracing::trace!("no agent yet: {error}"),
+        }
+    }
+}
+
+fn adopt(keeper: &Keeper) -> Result<UnixStream, frame::FrameError> {
+    let stream = short_path::connect(&keeper.socket)?;
+    let holds = keeper.holds.iter().map(|(name, _)| name.clone()).collect();
+    let descriptors: Vec<_> = keeper.holds.iter().map(|(_, descriptor)| descriptor).collect();
+    let hello = Up::Hello { version: VERSION, server: keeper.server.clone(), holds };
+    frame::send(&stream, &hello, &descriptors)?;
+    match frame::receive::<Down>(&stream)? {
+        (Down::Adopted, _) => Ok(stream),
+        (other, _) => Err(frame::FrameError::Unexpected(format!("{other:?}"))),
+    }
+}

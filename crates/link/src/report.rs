@@ -1,0 +1,122 @@
+//! What servers, machines and the site say about themselves.
+//!
+//! These are the words of `dolmen status --json`, which scripts rely on: keys may be added, not changed.
+
+use std::collections::BTreeMap;
+
+use plan::Role;
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    Starting,
+    Healthy,
+    Unhealthy,
+    Draining,
+    Down,
+}
+
+impl State {
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Starting => "starting",
+            State::Healthy => "healthy",
+            State::Unhealthy => "unhealthy",
+            State::Draining => "draining",
+            State::Down => "down",
+        }
+    }
+}
+
+impl std::fmt::Display for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// What a server says of itself; the agent passes it on unchanged.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    pub state: State,
+    /// One plain sentence, the same as in the log.
+    pub because: String,
+    /// Present in the reports of database servers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<DatabaseReport>,
+}
+
+/// What a database server knows of the cluster.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DatabaseReport {
+    /// Whether this server is the one that takes writes.
+    pub primary: bool,
+    pub timeline: u32,
+    /// On the primary: the replicas as it sees them.
+    pub replicas: Vec<ReplicaReport>,
+    /// On a replica: whether it is connected to the primary, and how far it is behind, in bytes of WAL.
+    pub streaming: bool,
+    pub lag_bytes: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaReport {
+    /// The name of the server, for example `database-2`.
+    pub name: String,
+    /// `streaming`, `catchup`, `startup`, `backup`, as PostgreSQL says it, or `disconnected`.
+    pub state: String,
+    pub synchronous: bool,
+    pub lag_bytes: u64,
+}
+
+/// One server as its agent sees it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServerReport {
+    pub name: String,
+    pub role: Role,
+    pub machine: String,
+    /// Absent while no process runs.
+    pub pid: Option<u32>,
+    pub state: State,
+    pub because: String,
+    /// URLs: `http://127.0.1.1:8080`, `dns://…`, `postgres://…`.
+    pub listen: Vec<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub counters: BTreeMap<String, u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<DatabaseReport>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MachineState {
+    Up,
+    Down,
+}
+
+/// One machine as its own agent sees it, or as a peer says when that agent does not answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MachineReport {
+    pub name: String,
+    pub address: String,
+    pub state: MachineState,
+    #[serde(default)]
+    pub because: String,
+    pub servers: Vec<ServerReport>,
+}
+
+/// The whole site as one agent sees it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SiteReport {
+    pub machines: Vec<MachineReport>,
+}
+
+impl SiteReport {
+    pub fn servers(&self) -> impl Iterator<Item = &ServerReport> {
+        self.machines.iter().flat_map(|machine| &machine.servers)
+    }
+
+    pub fn server(&self, name: &str) -> Option<&ServerReport> {
+        self.servers().find(|server| server.name == name)
+    }
+}
