@@ -1,0 +1,71 @@
+//! Who may connect to a database server: pg_hba.conf and pg_ident.conf, from the plan.
+//!
+//! The superuser comes in by the Unix socket alone, as the account that the server runs under: the kernel
+//! says who is at the other end (peer), so that a wrong mode on a folder is not yet a way in. `trust` lost for
+//! that reason, a superuser's password because somebody would have to keep it. Everyone else shows a password,
+//! by SCRAM, from the address of one of the site's machines.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use plan::{Place, Plan};
+
+use crate::settings::REPLICATOR;
+
+/// The superuser's name, on every system the same.
+pub(crate) const SUPERUSER: &str = "postgres";
+
+/// pg_hba.conf.
+pub(crate) fn rules(plan: &Plan, database: &str) -> String {
+    let mut text = format!(
+        "# Written by dolmen from the plan; changes here are lost.\n\
+         local all {SUPERUSER} peer map=dolmen\n\
+         local all all scram-sha-256\n"
+    );
+    let app = quote(database);
+    for machine in &plan.machines {
+        let address = one(machine.address);
+        text += &format!("host {app} {app} {address} scram-sha-256\n");
+    }
+    // A replica asks in the database `postgres` which cluster this is, before it follows it.
+    for address in replica_addresses(plan) {
+        let address = one(address);
+        text += &format!("host replication {REPLICATOR} {address} scram-sha-256\n");
+        text += &format!("host postgres {REPLICATOR} {address} scram-sha-256\n");
+    }
+    text
+}
+
+/// Where replicas come from. On `up` that is also 127.0.0.1: PostgreSQL's own client library cannot choose
+/// its source address, and the kernel takes this one for every loopback address.
+fn replica_addresses(plan: &Plan) -> Vec<IpAddr> {
+    let mut addresses: Vec<IpAddr> = plan.role(plan::Role::Database).map(|server| server.address).collect();
+    if matches!(plan.place, Place::Up { .. }) {
+        addresses.push(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    }
+    addresses.sort();
+    addresses.dedup();
+    addresses
+}
+
+/// pg_ident.conf: the account that we run under, and root, may be the superuser.
+pub(crate) fn accounts(account: &str) -> String {
+    let mut text = String::from("# Written by dolmen; changes here are lost.\n");
+    for name in [account, "root"] {
+        text += &format!("dolmen {} {SUPERUSER}\n", quote(name));
+    }
+    text
+}
+
+/// A line of a .pgpass file: any host, any database, since the file serves one connection only.
+pub(crate) fn password_line(password: &str) -> String {
+    format!("*:*:*:{REPLICATOR}:{}\n", password.replace('\\', "\\\\").replace(':', "\\:"))
+}
+
+fn one(address: IpAddr) -> String {
+    format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 })
+}
+
+/// Quoted, a name is never a keyword such as `all` or `replication`.
+fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}

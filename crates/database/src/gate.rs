@@ -1,0 +1,207 @@
+//! The gate: where an application reaches the primary (read-write) and the replicas (read-only).
+//!
+//! It reads a connection only up to its first answer from the server: enough to send a cancel to the right
+//! place, to hold a client back while no server can take it, and to refuse in PostgreSQL's own words. From
+//! then on it copies bytes, TLS as well as plain, and never looks into them. It decides nothing: who is the
+//! primary is what [`targets`] makes of the site's reports; when that changes, connections to the old one end.
+
+mod targets;
+
+mod serve;
+
+mod opening;
+
+mod reach;
+
+mod refuse;
+
+mod pipe;
+
+mod report;
+
+mod sockets;
+
+use std::net::{IpAddr, TcpListener};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use link::report::State;
+use link::{Line, Start};
+use tokio::sync::{Semaphore, mpsc, watch};
+
+use report::Counters;
+use serve::Kind;
+use targets::{Busy, Targets};
+
+/// The most connections that one gate holds open at a time, where the limit on open files allows it.
+pub const CONNECTIONS: usize = 4096;
+
+/// The most connections that wait for a server at a time.
+pub const HELD: usize = 512;
+
+/// How long a new connection is held while no server takes it.
+pub const HOLD: Duration = Duration::from_secs(10);
+
+/// The most clients that are told of a refusal at a time; more are just closed.
+const REFUSALS: usize = 64;
+
+/// After an accept that failed (no descriptors left), so that the loop does not spin.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the plan has no [database]")]
+    NoDatabase,
+    #[error("the plan has no database server and [database] has no url")]
+    NoServer,
+    #[error("[database] url: {0}")]
+    Url(String),
+    #[error("the agent gave no socket {0}")]
+    NoSocket(&'static str),
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+/// Runs a gate until the agent orders its stop.
+pub fn run(mut start: Start) -> Result<(), Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let read_write = start.sockets.tcp("read-write");
+    let read_only = start.sockets.tcp("read-only");
+    for (sockets, name) in [(&read_write, "read-write"), (&read_only, "read-only")] {
+        if sockets.is_empty() {
+            return Err(Error::NoSocket(name));
+        }
+    }
+    runtime.block_on(serve_until_stopped(start, read_write, read_only))
+}
+
+/// What all connections of a gate share.
+pub(crate) struct Gate {
+    /// Our machine's address, which servers see as the source.
+    from: IpAddr,
+    targets: watch::Receiver<Arc<Targets>>,
+    busy: Arc<Busy>,
+    counters: Counters,
+    connections: Arc<Semaphore>,
+    limit: usize,
+    held: Semaphore,
+    refusals: Semaphore,
+    /// Held connections try one after the other, so that a server that comes back is not stormed.
+    turn: tokio::sync::Mutex<()>,
+    /// How the last try to reach the primary ended; `None` before the first.
+    reached: Mutex<Option<Result<(), String>>>,
+    /// Becomes true when connections that are still open must end.
+    ending: watch::Receiver<bool>,
+}
+
+impl Gate {
+    fn reached(&self) -> MutexGuard<'_, Option<Result<(), String>>> {
+        self.reached.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn targets(&self) -> Arc<Targets> {
+        self.targets.borrow().clone()
+    }
+}
+
+async fn serve_until_stopped(
+    start: Start,
+    read_write: Vec<TcpListener>,
+    read_only: Vec<TcpListener>,
+) -> Result<(), Error> {
+    let first = targets::first(&start.plan, &start.secrets)?;
+    let (targets_sender, targets) = watch::channel(Arc::new(first));
+    let (ending_sender, ending) = watch::channel(false);
+    let limit = sockets::raise_file_limit(CONNECTIONS);
+    let gate = Arc::new(Gate {
+        from: start.me.address,
+        targets,
+        busy: Arc::default(),
+        counters: Counters::default(),
+        connections: Arc::new(Semaphore::new(limit)),
+        limit,
+        held: Semaphore::new(HELD),
+        refusals: Semaphore::new(REFUSALS),
+        turn: tokio::sync::Mutex::new(()),
+        reached: Mutex::new(None),
+        ending,
+    });
+    // Every connection has a sender; the receiver ends when the last one is gone.
+    let (alive, all_gone) = mpsc::channel::<()>(1);
+    let mut accepting = Vec::new();
+    for (kind, listeners) in [(Kind::ReadWrite, read_write), (Kind::ReadOnly, read_only)] {
+        for listener in listeners {
+            listener.set_nonblocking(true)?;
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            accepting.push(tokio::spawn(accept(Arc::clone(&gate), kind, listener, alive.clone())));
+        }
+    }
+    drop(alive);
+    let within = tokio::select! {
+        within = start.line.stopped() => within,
+        () = watch_site(&start, &targets_sender) => Duration::ZERO,
+        () = report::keep(&gate, &start.line) => Duration::ZERO,
+    };
+    accepting.iter().for_each(tokio::task::JoinHandle::abort);
+    drain(&gate, &start.line, all_gone, within, &ending_sender).await;
+    Ok(())
+}
+
+/// Makes targets of every report of the site. Without an agent there are none, and the last ones stay.
+async fn watch_site(start: &Start, sender: &watch::Sender<Arc<Targets>>) {
+    let mut site = start.line.site();
+    loop {
+        let next = targets::next(&start.plan, &site.borrow_and_update(), &sender.borrow());
+        sender.send_if_modified(|current| {
+            let changed = **current != next;
+            if changed {
+                tracing::info!("{next}");
+                *current = Arc::new(next);
+            }
+            changed
+        });
+        if site.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
+}
+
+async fn accept(gate: Arc<Gate>, kind: Kind, listener: tokio::net::TcpListener, alive: mpsc::Sender<()>) {
+    loop {
+        match listener.accept().await {
+            Ok((client, _)) => {
+                let (gate, alive) = (Arc::clone(&gate), alive.clone());
+                tokio::spawn(async move {
+                    serve::serve(&gate, kind, client).await;
+                    drop(alive);
+                });
+            }
+            Err(error) => {
+                tracing::warn!("cannot accept a connection: {error}");
+                tokio::time::sleep(ACCEPT_AGAIN).await;
+            }
+        }
+    }
+}
+
+/// Lets connections end by themselves for most of the time, then cuts them.
+async fn drain(
+    gate: &Gate,
+    line: &Line,
+    mut all_gone: mpsc::Receiver<()>,
+    within: Duration,
+    ending: &watch::Sender<bool>,
+) {
+    let open = gate.limit - gate.connections.available_permits();
+    line.report(State::Draining, format!("waiting for {open} connections to end"));
+    if tokio::time::timeout(within.mul_f32(0.9), all_gone.recv()).await.is_err() {
+        ending.send_replace(true);
+        if tokio::time::timeout(within.mul_f32(0.1), all_gone.recv()).await.is_err() {
+            tracing::warn!("some connections did not end in time");
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "gate/tests.rs"]
+mod tests;

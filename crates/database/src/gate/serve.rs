@@ -1,0 +1,120 @@
+//! The life of one client's connection.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::opening::{self, Opening};
+use super::reach::reach;
+use super::refuse::{Code, refuse};
+use super::targets::Target;
+use super::{Gate, pipe, sockets};
+
+/// How long a client may take to say what it wants; also for each question about encryption.
+const OPENING: Duration = Duration::from_secs(10);
+
+/// Questions about encryption on one connection; libpq asks at most two.
+const QUESTIONS: usize = 3;
+
+/// How long a server may take over a cancel request; it answers by closing.
+const CANCEL: Duration = Duration::from_secs(5);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    ReadWrite,
+    ReadOnly,
+}
+
+/// Serves it to its end.
+pub(crate) async fn serve(gate: &Gate, kind: Kind, client: TcpStream) {
+    gate.counters.accepted(kind).add();
+    let Ok(_permit) = gate.connections.try_acquire() else {
+        gate.counters.refused.add();
+        let message = format!("sorry, too many clients already: this gate takes {}", gate.limit);
+        return tell(gate, client, None, Code::TooManyConnections, &message).await;
+    };
+    let mut ending = gate.ending.clone();
+    tokio::select! {
+        result = admit(gate, kind, client) => {
+            if let Err(error) = result {
+                tracing::debug!("a connection ended: {error}");
+            }
+        }
+        _ = ending.wait_for(|ending| *ending) => {}
+    }
+}
+
+async fn admit(gate: &Gate, kind: Kind, mut client: TcpStream) -> std::io::Result<()> {
+    sockets::tune_client(&client)?;
+    // The server that said "not encrypted": the start-up message goes to it too.
+    let mut kept = None;
+    for _ in 0..=QUESTIONS {
+        let Some(opening) = first_message(&mut client).await? else { return Ok(()) };
+        if let Opening::Cancel(request) = &opening {
+            cancel(gate, kind, request).await;
+            return Ok(());
+        }
+        let reached = tokio::select! {
+            reached = reach(gate, kind, &opening, kept.take()) => reached,
+            () = gone(&client) => return Ok(()),
+        };
+        let mut reached = match reached {
+            Ok(reached) => reached,
+            Err(refusal) => {
+                gate.counters.refused.add();
+                tell(gate, client, Some(opening), refusal.code, &refusal.message).await;
+                return Ok(());
+            }
+        };
+        let answer = std::mem::take(&mut reached.answer);
+        client.write_all(&answer).await?;
+        if !(matches!(opening, Opening::Encrypt(_)) && answer == b"N") {
+            return pipe::pipe(gate, kind, client, reached).await;
+        }
+        kept = Some(reached);
+    }
+    Ok(())
+}
+
+async fn first_message(client: &mut TcpStream) -> std::io::Result<Option<Opening>> {
+    match tokio::time::timeout(OPENING, opening::read(client)).await {
+        Ok(opening) => opening,
+        Err(_) => Ok(None),
+    }
+}
+
+/// Returns when the client has gone. One that has sent more already is there.
+async fn gone(client: &TcpStream) {
+    if let Ok(1..) = client.peek(&mut [0]).await {
+        std::future::pending().await
+    }
+}
+
+/// A cancel goes to every server that this gate may have sent its connection to: the key fits only the one
+/// that made it, the others ignore it. Remembering keys would need to read what TLS hides.
+async fn cancel(gate: &Gate, kind: Kind, request: &[u8]) {
+    gate.counters.cancels.add();
+    let targets = gate.targets();
+    let replicas = if kind == Kind::ReadOnly { &targets.replicas[..] } else { &[] };
+    for target in replicas.iter().chain([&targets.primary]) {
+        let sent = tokio::time::timeout(CANCEL, send_cancel(gate, target, request)).await;
+        if !matches!(sent, Ok(Ok(()))) {
+            tracing::debug!("{} took no cancel request", target.name);
+        }
+    }
+}
+
+async fn send_cancel(gate: &Gate, target: &Target, request: &[u8]) -> std::io::Result<()> {
+    let mut server = sockets::connect(&target.address, gate.from).await?;
+    server.write_all(request).await?;
+    // The server closes when it has acted: only then may the client be told so by our own close.
+    server.read(&mut [0; 16]).await.map(drop)
+}
+
+/// A bounded number of clients hear why; the others are just closed.
+async fn tell(gate: &Gate, client: TcpStream, opening: Option<Opening>, code: Code, message: &str) {
+    if let Ok(_permit) = gate.refusals.try_acquire() {
+        refuse(client, opening, code, message).await;
+    }
+}

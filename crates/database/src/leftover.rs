@@ -1,0 +1,95 @@
+//! Processes of postgres that an earlier manager left on a data directory.
+//!
+//! When a manager is killed the kernel kills its postmaster, but a backend that is busy goes on for a moment
+//! and may still write. Nothing may be started or removed until all are gone: postgres changes into its data
+//! directory when it starts, so every process of it is found by its current folder.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::process::{Pid, PidfdFlags, Signal};
+
+/// How long killed processes may take to disappear; a process in an uninterruptible write takes longest.
+const LIMIT: Duration = Duration::from_secs(10);
+
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// The processes whose current folder is this one and whose program is called postgres.
+pub(crate) fn on(data: &Path) -> io::Result<Vec<Pid>> {
+    let Ok(data) = data.canonicalize() else { return Ok(Vec::new()) };
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let pid = name.to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
+        if let Some(pid) = pid
+            && is_on(pid, &data)
+        {
+            found.push(pid);
+        }
+    }
+    Ok(found)
+}
+
+/// Processes of other accounts cannot be looked into; ours all run under our account.
+fn is_on(pid: Pid, data: &Path) -> bool {
+    let link = |what: &str| std::fs::read_link(format!("/proc/{pid}/{what}"));
+    let program = |path: std::path::PathBuf| {
+        // The program may have been replaced by an upgrade: then the kernel adds a word to its name.
+        path.file_name()
+            .is_some_and(|name| name.to_string_lossy().trim_end_matches(" (deleted)") == "postgres")
+    };
+    link("cwd").is_ok_and(|cwd| cwd == data) && link("exe").is_ok_and(program)
+}
+
+/// Kills them all and waits until none is left. The future may be dropped and called again.
+pub(crate) async fn end(data: &Path) -> io::Result<()> {
+    let wait = async {
+        loop {
+            let left = on(data)?;
+            if left.is_empty() {
+                return Ok(());
+            }
+            left.into_iter().for_each(|pid| kill(pid, data));
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    };
+    match tokio::time::timeout(LIMIT, wait).await {
+        Ok(result) => result,
+        Err(_) => Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("killed processes still hold {} after {} s", data.display(), LIMIT.as_secs()),
+        )),
+    }
+}
+
+/// By descriptor, looked at once more after it was opened: the number may have gone to another process.
+fn kill(pid: Pid, data: &Path) {
+    let Ok(pidfd) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else { return };
+    let Ok(data) = data.canonicalize() else { return };
+    if is_on(pid, &data)
+        && let Err(error) = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL)
+    {
+        tracing::debug!("process {pid} took no signal: {error}");
+    }
+}
+
+/// Removes what a dead postgres left and a new one would stumble over. Only after [`end`].
+pub(crate) fn remove_locks(data: &Path, sockets: &Path) -> io::Result<()> {
+    remove(&data.join("postmaster.pid"))?;
+    let Ok(entries) = std::fs::read_dir(sockets) else { return Ok(()) };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(".s.PGSQL.") {
+            remove(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,379 @@
+//! A small agent for tests: starts servers as processes of their own, under an account that PostgreSQL accepts,
+//! welcomes them over the real link, keeps their last reports and passes them on to gates.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use link::agent_end::{Down, Peer, Up, Welcome, accept};
+use link::report::{MachineReport, MachineState, Report, ServerReport, SiteReport, State};
+use link::{Secret, Secrets, Start};
+use plan::{Database, Listen, Machine, Place, Plan, Role, Server, SocketKind};
+use tokio_postgres::{Client, NoTls};
+
+/// The longest that anything here may take.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+const LINK: &str = "DOLMEN_TEST_LINK";
+const SERVER: &str = "DOLMEN_TEST_SERVER";
+
+/// What a server process does: called by the one test that is a server when it finds these variables.
+pub(crate) fn be_a_server() {
+    let (Some(link), Ok(server)) = (std::env::var_os(LINK), std::env::var(SERVER)) else { return };
+    let start = Start::connect(Path::new(&link), &server).unwrap();
+    match start.me.role {
+        Role::Gate => database::gate::run(start).unwrap(),
+        _ => database::run(start).unwrap(),
+    }
+}
+
+/// One site with its own addresses and its own folder, which goes when the value goes.
+pub(crate) struct Site {
+    pub(crate) root: PathBuf,
+    pub(crate) plan: Plan,
+    account: Option<(u32, u32)>,
+    seen: Arc<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    servers: Mutex<BTreeMap<String, ServerReport>>,
+    changed: Condvar,
+    gates: Mutex<Vec<Peer>>,
+}
+
+/// A running server; killed when it goes.
+pub(crate) struct Running {
+    pub(crate) process: Child,
+    peer: Peer,
+}
+
+impl Site {
+    /// `first` is the last number of the address of the first of three machines. `within` makes a deep folder.
+    pub(crate) fn new(name: &str, first: u8, within: &str) -> Self {
+        let root = std::env::temp_dir().join(format!("dolmen-{name}-{}", std::process::id())).join(within);
+        std::fs::create_dir_all(&root).unwrap();
+        Self { root, plan: plan(first), account: account(), seen: Arc::default() }
+    }
+
+    pub(crate) fn folder(&self, server: &str) -> PathBuf {
+        self.root.join(server)
+    }
+
+    pub(crate) fn start(&self, server: &str) -> Running {
+        self.seen.servers.lock().unwrap().remove(server);
+        let folder = self.folder(server);
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::set_permissions(&folder, PermissionsExt::from_mode(0o700)).unwrap();
+        if let Some((user, group)) = self.account {
+            std::os::unix::fs::chown(&folder, Some(user), Some(group)).unwrap();
+        }
+        let socket = self.root.join(format!("{server}.sock"));
+        let listener = link::short_path::listen(&socket).unwrap();
+        std::fs::set_permissions(&socket, PermissionsExt::from_mode(0o666)).unwrap();
+        let process = self.spawn(server, &socket);
+        let hello = accept(listener.accept().unwrap().0).unwrap();
+        let holds = self.listeners(server);
+        let welcome = Welcome {
+            plan: self.plan.clone(),
+            server: server.to_owned(),
+            folder,
+            files: self.root.clone(),
+            programs: self.root.clone(),
+            secrets: secrets(),
+            holds: holds.iter().map(|(name, _)| name.clone()).collect(),
+        };
+        let descriptors: Vec<OwnedFd> = holds.into_iter().map(|(_, listener)| listener.into()).collect();
+        hello.peer.welcome(welcome, &descriptors).unwrap();
+        self.read_reports(server, hello.peer.second().unwrap());
+        if self.plan.server(server).unwrap().role == Role::Gate {
+            self.seen.gates.lock().unwrap().push(hello.peer.second().unwrap());
+            self.seen.tell_gates();
+        }
+        Running { process, peer: hello.peer }
+    }
+
+    /// This test program again, as a server. The kernel ends it when this test ends, however that ends.
+    fn spawn(&self, server: &str, socket: &Path) -> Child {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL"]);
+        if let Some((user, group)) = self.account {
+            command.arg(format!("--reuid={user}")).arg(format!("--regid={group}")).arg("--clear-groups");
+        }
+        command.arg(std::env::current_exe().unwrap()).args(["--exact", "server_process", "--nocapture"]);
+        command.env(LINK, socket).env(SERVER, server).current_dir("/");
+        let output = std::fs::File::create(self.root.join(format!("{server}.out"))).unwrap();
+        command.stdout(Stdio::from(output.try_clone().unwrap())).stderr(Stdio::from(output)).spawn().unwrap()
+    }
+
+    fn listeners(&self, server: &str) -> Vec<(String, TcpListener)> {
+        let held = self.plan.server(server).unwrap().listen.iter().filter(|listen| listen.held);
+        held.map(|listen| (listen.name.clone(), TcpListener::bind(listen.address).unwrap())).collect()
+    }
+
+    fn read_reports(&self, server: &str, peer: Peer) {
+        let seen = Arc::clone(&self.seen);
+        let plan = self.plan.server(server).unwrap().clone();
+        std::thread::spawn(move || {
+            loop {
+                match peer.receive() {
+                    Ok(Up::Report(report)) => seen.report(&plan, report),
+                    Ok(_) => {}
+                    Err(_) => return,
+                }
+            }
+        });
+    }
+
+    /// Waits until a server's report is as wanted.
+    #[track_caller]
+    pub(crate) fn wait(&self, server: &str, wanted: impl Fn(&ServerReport) -> bool) -> ServerReport {
+        let deadline = Instant::now() + DEADLINE;
+        let mut servers = self.seen.servers.lock().unwrap();
+        loop {
+            if let Some(report) = servers.get(server)
+                && wanted(report)
+            {
+                return report.clone();
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(
+                !left.is_zero(),
+                "{server} never became that; last: {:?}\n{}",
+                servers.get(server),
+                self.logs(server)
+            );
+            servers = self.seen.changed.wait_timeout(servers, left).unwrap().0;
+        }
+    }
+
+    #[track_caller]
+    pub(crate) fn healthy(&self, server: &str) -> ServerReport {
+        self.wait(server, |report| report.state == State::Healthy)
+    }
+
+    /// The replica streams and the primary has noticed, so that commits wait for it.
+    #[track_caller]
+    pub(crate) fn synchronous(&self) {
+        self.wait("database-1", |report| {
+            let replicas =
+                report.database.as_ref().map(|database| &database.replicas[..]).unwrap_or_default();
+            replicas.first().is_some_and(|replica| replica.synchronous && replica.state == "streaming")
+        });
+    }
+
+    /// The gate knows of the replica.
+    #[track_caller]
+    pub(crate) fn gate_ready(&self) {
+        self.wait("gate-1", |report| {
+            report.state == State::Healthy && report.because.contains("over 1 replica")
+        });
+    }
+
+    fn logs(&self, server: &str) -> String {
+        let tail = |path: PathBuf| {
+            let text = std::fs::read_to_string(path).unwrap_or_default();
+            text[text.floor_char_boundary(text.len().saturating_sub(3000))..].to_owned()
+        };
+        let output = self.root.join(format!("{server}.out"));
+        format!("--- output\n{}\n--- log\n{}", tail(output), tail(self.folder(server).join("postgres.log")))
+    }
+
+    /// A client of the application, at the address that a server listens on under this name.
+    pub(crate) async fn client(&self, server: &str, listen: &str) -> Result<Client, tokio_postgres::Error> {
+        let address = self.plan.server(server).unwrap().listens(listen).unwrap();
+        let mut config = tokio_postgres::Config::new();
+        config.host(address.ip().to_string()).port(address.port());
+        config.user("guestbook").password("app's secret").dbname("guestbook");
+        let (client, connection) = config.connect(NoTls).await?;
+        tokio::spawn(connection);
+        Ok(client)
+    }
+
+    /// The process of the postmaster, as it wrote it down itself.
+    pub(crate) fn postmaster(&self, server: &str) -> u32 {
+        let text = std::fs::read_to_string(self.folder(server).join("data/postmaster.pid")).unwrap();
+        text.lines().next().unwrap().parse().unwrap()
+    }
+
+    /// How many processes have their current folder in this site.
+    pub(crate) fn processes(&self) -> usize {
+        let root = self.root.canonicalize().unwrap();
+        let entries = std::fs::read_dir("/proc").unwrap().flatten();
+        entries
+            .filter(|entry| {
+                std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(&root))
+            })
+            .count()
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        let mut top = self.root.as_path();
+        while let Some(parent) = top.parent()
+            && parent != std::env::temp_dir()
+        {
+            top = parent;
+        }
+        // Kept when a test failed, to be looked at.
+        if !std::thread::panicking() {
+            std::fs::remove_dir_all(top).unwrap();
+        }
+    }
+}
+
+impl Seen {
+    fn report(&self, server: &Server, report: Report) {
+        let Report { state, because, database } = report;
+        let report = ServerReport {
+            name: server.name.clone(),
+            role: server.role,
+            machine: server.machine.clone(),
+            pid: None,
+            state,
+            because,
+            listen: Vec::new(),
+            counters: BTreeMap::new(),
+            database,
+        };
+        println!("{}: {}: {}", report.name, report.state, report.because);
+        self.servers.lock().unwrap().insert(server.name.clone(), report);
+        self.changed.notify_all();
+        self.tell_gates();
+    }
+
+    fn tell_gates(&self) {
+        let servers = self.servers.lock().unwrap().values().cloned().collect();
+        let machine = MachineReport {
+            name: "all".into(),
+            address: String::new(),
+            state: MachineState::Up,
+            because: String::new(),
+            servers,
+        };
+        let site = Down::Site(SiteReport { machines: vec![machine] });
+        self.gates.lock().unwrap().retain(|gate| gate.send(&site).is_ok());
+    }
+}
+
+impl Running {
+    /// Orders it to stop and waits for its end.
+    #[track_caller]
+    pub(crate) fn stop(mut self) {
+        self.peer.send(&Down::Stop { within_ms: 10_000 }).unwrap();
+        let status = self.process.wait().unwrap();
+        assert!(status.success(), "{status}");
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.process.try_wait().unwrap().is_none() {
+            self.kill();
+        }
+    }
+}
+
+/// Waits for a condition that no report tells.
+#[track_caller]
+pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "never happened: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// PostgreSQL refuses to run as root, and initdb refuses an account without an entry in the system's list.
+fn account() -> Option<(u32, u32)> {
+    let id = |which: &str, account: &str| -> Option<u32> {
+        let output = Command::new("id").args([which, account]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().trim().parse().ok()
+    };
+    let me = Command::new("id").arg("-u").output().unwrap();
+    if me.stdout != b"0\n" {
+        return None;
+    }
+    if id("-u", "dolmen-db").is_none() {
+        // Another test may make it at the same moment: what counts is that it is there afterwards.
+        let made = Command::new("useradd")
+            .args(["--system", "--no-create-home", "--user-group", "dolmen-db"])
+            .output();
+        println!("{made:?}");
+    }
+    Some((id("-u", "dolmen-db").expect("the account dolmen-db"), id("-g", "dolmen-db").expect("its group")))
+}
+
+fn secrets() -> Secrets {
+    let mut secrets = Secrets::default();
+    secrets.insert("app-password", Secret::new("app's secret"));
+    secrets.insert("replication-password", Secret::new("re:plic\\ation"));
+    secrets
+}
+
+fn plan(first: u8) -> Plan {
+    let address = |number: u8| Ipv4Addr::new(127, 0, 41, first + number);
+    let machines = ["alpha", "beta", "gamma"];
+    let machine = |(number, name): (usize, &&str)| Machine {
+        name: (*name).to_owned(),
+        address: address(number as u8).into(),
+        public: Vec::new(),
+        agent: SocketAddr::from((address(number as u8), 7400)),
+    };
+    let server = |name: &str, role, number: u8, listens: &[(&str, u16, bool)]| Server {
+        name: name.to_owned(),
+        role,
+        machine: machines[usize::from(number)].to_owned(),
+        address: address(number).into(),
+        listen: listens
+            .iter()
+            .map(|(name, port, held)| Listen {
+                name: (*name).to_owned(),
+                kind: SocketKind::Tcp,
+                address: SocketAddr::from((address(number), *port)),
+                held: *held,
+                sockets: 1,
+            })
+            .collect(),
+    };
+    let gate = [("read-write", 6432, true), ("read-only", 6433, true)];
+    let postgres = [("postgres", 5432, false)];
+    Plan {
+        format: plan::FORMAT,
+        generation: 1,
+        site: "www.foobar.com".into(),
+        domain: None,
+        place: Place::Up { block: 41 },
+        machines: machines.iter().enumerate().map(machine).collect(),
+        servers: vec![
+            server("gate-1", Role::Gate, 0, &gate),
+            server("database-1", Role::Database, 1, &postgres),
+            server("database-2", Role::Database, 2, &postgres),
+        ],
+        dns: None,
+        balancer: None,
+        web: None,
+        app: None,
+        database: Some(Database {
+            url: None,
+            synchronous: true,
+            name: "guestbook".into(),
+            settings: BTreeMap::from([
+                ("work_mem".to_owned(), "8MB".to_owned()),
+                ("shared_buffers".to_owned(), "16MB".to_owned()),
+            ]),
+        }),
+        not_served: Vec::new(),
+    }
+}
