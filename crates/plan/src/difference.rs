@@ -1,0 +1,173 @@
+//! What a changed site file would change, in sentences. Values of the environment are never repeated.
+
+use std::collections::BTreeMap;
+
+use crate::describe::listen;
+use crate::meant::{App, Database, Machine, Plan, Server};
+
+/// Whether two plans mean the same; the generation says only when.
+pub fn same_meaning(one: &Plan, other: &Plan) -> bool {
+    let mut other = other.clone();
+    other.generation = one.generation;
+    *one == other
+}
+
+/// One sentence for each thing that would change; empty when nothing would. `old` is None for a site that
+/// was never started.
+pub fn difference(old: Option<&Plan>, new: &Plan) -> Vec<String> {
+    let Some(old) = old else {
+        return new.servers.iter().map(|server| started(server, new)).collect();
+    };
+    let mut sentences = Vec::new();
+    if old.site != new.site {
+        sentences.push(format!("the site is {} instead of {}", new.site, old.site));
+    }
+    sentences.extend(machines(old, new));
+    sentences.extend(servers(old, new));
+    sentences.extend(parts(old, new));
+    sentences
+}
+
+fn started(server: &Server, plan: &Plan) -> String {
+    let listens: Vec<String> = server.listen.iter().map(listen).collect();
+    let machine = plan.machine(&server.machine).map_or(server.machine.as_str(), |machine| &machine.name);
+    format!("{} starts on {machine}, at {}", server.name, listens.join(" and "))
+}
+
+fn machines(old: &Plan, new: &Plan) -> Vec<String> {
+    let gone = old.machines.iter().filter(|machine| new.machine(&machine.name).is_none());
+    let mut sentences: Vec<String> =
+        gone.map(|machine| format!("the machine {} leaves", machine.name)).collect();
+    sentences.extend(
+        new.machines.iter().filter_map(|machine| changed_machine(old.machine(&machine.name), machine)),
+    );
+    sentences
+}
+
+fn changed_machine(old: Option<&Machine>, new: &Machine) -> Option<String> {
+    match old {
+        None => Some(format!("the machine {} joins, at {}", new.name, new.address)),
+        Some(old) if old.address != new.address => {
+            Some(format!("the machine {} is at {} instead of {}", new.name, new.address, old.address))
+        }
+        Some(old) if old.public != new.public => {
+            Some(format!("DNS answers other addresses for {}", new.name))
+        }
+        Some(_) => None,
+    }
+}
+
+fn servers(old: &Plan, new: &Plan) -> Vec<String> {
+    let gone = old.servers.iter().filter(|server| new.server(&server.name).is_none());
+    let mut sentences: Vec<String> =
+        gone.map(|server| format!("{} on {} ends", server.name, server.machine)).collect();
+    for server in &new.servers {
+        match old.server(&server.name) {
+            None => sentences.push(started(server, new)),
+            Some(old) => sentences.extend(changed_server(old, server)),
+        }
+    }
+    sentences
+}
+
+fn changed_server(old: &Server, new: &Server) -> Option<String> {
+    if old.machine != new.machine {
+        return Some(format!("{} moves from {} to {}", new.name, old.machine, new.machine));
+    }
+    if old.listen != new.listen {
+        let text = |server: &Server| server.listen.iter().map(listen).collect::<Vec<_>>().join(" and ");
+        return Some(format!("{} listens at {} instead of {}", new.name, text(new), text(old)));
+    }
+    (old.address != new.address)
+        .then(|| format!("{} is at {} instead of {}", new.name, new.address, old.address))
+}
+
+/// What changes in a part besides where it runs.
+fn parts(old: &Plan, new: &Plan) -> Vec<String> {
+    let mut sentences = Vec::new();
+    if let (Some(old), Some(new)) = (&old.dns, &new.dns) {
+        say(&mut sentences, "dns answers for another zone", old.zone != new.zone || old.site != new.site);
+        say(&mut sentences, "dns answers other records", old.records != new.records);
+        let rest = old.ttl_s != new.ttl_s || old.mailbox != new.mailbox;
+        say(&mut sentences, "dns gives another ttl or mailbox", rest);
+    }
+    if let (Some(old), Some(new)) = (&old.balancer, &new.balancer) {
+        let way = old.algorithm != new.algorithm || old.mode != new.mode;
+        say(&mut sentences, "the balancer chooses in another way", way);
+        say(&mut sentences, "the balancer sends to other servers", old.servers != new.servers);
+        say(&mut sentences, "the balancer checks its servers in another way", old.check != new.check);
+        say(&mut sentences, "the balancer has other time-outs", old.timeouts != new.timeouts);
+    }
+    if let (Some(old), Some(new)) = (&old.web, &new.web) {
+        say(&mut sentences, "web serves another folder", old.root != new.root);
+        say(&mut sentences, "web sends to other app servers", old.app != new.app);
+        say(&mut sentences, "web checks the app servers in another way", old.check != new.check);
+        say(&mut sentences, "web has other time-outs", old.timeouts != new.timeouts);
+    }
+    if let (Some(old), Some(new)) = (&old.app, &new.app) {
+        sentences.extend(app(old, new));
+    }
+    if let (Some(old), Some(new)) = (&old.database, &new.database) {
+        sentences.extend(database(old, new));
+    }
+    sentences
+}
+
+fn say(sentences: &mut Vec<String>, sentence: &str, changed: bool) {
+    if changed {
+        sentences.push(sentence.to_owned());
+    }
+}
+
+fn app(old: &App, new: &App) -> Vec<String> {
+    let mut sentences = Vec::new();
+    if old.command != new.command {
+        sentences
+            .push(format!("the application is started by `{}` instead of `{}`", new.command, old.command));
+    }
+    if old.workers != new.workers {
+        sentences.push(format!("each app server has {} workers instead of {}", new.workers, old.workers));
+    }
+    if old.health != new.health {
+        sentences.push(format!("workers are healthy at {} instead of {}", new.health, old.health));
+    }
+    sentences.extend(changed_keys("the variable", &old.environment, &new.environment));
+    let patience = old.start_ms != new.start_ms || old.stop_ms != new.stop_ms || old.timeouts != new.timeouts;
+    say(&mut sentences, "app has other time-outs", patience);
+    sentences
+}
+
+fn database(old: &Database, new: &Database) -> Vec<String> {
+    let mut sentences = Vec::new();
+    match (&old.url, &new.url) {
+        (None, Some(_)) => sentences.push("the database is run by somebody else from then on".to_owned()),
+        (Some(_), None) => {
+            sentences.push("the database runs on the site's own machines from then on".to_owned())
+        }
+        (one, other) => say(&mut sentences, "the database is at another address", one != other),
+    }
+    if old.synchronous != new.synchronous {
+        let waits = if new.synchronous { "waits" } else { "no longer waits" };
+        sentences.push(format!("a commit {waits} for a replica"));
+    }
+    if old.name != new.name {
+        sentences.push(format!("the application's database is `{}` instead of `{}`", new.name, old.name));
+    }
+    sentences.extend(changed_keys("the PostgreSQL setting", &old.settings, &new.settings));
+    sentences
+}
+
+/// Which keys come, go or change; not their values, which may be secret.
+fn changed_keys<V: PartialEq>(
+    what: &str,
+    old: &BTreeMap<String, V>,
+    new: &BTreeMap<String, V>,
+) -> Vec<String> {
+    let gone = old.keys().filter(|key| !new.contains_key(*key)).map(|key| format!("{what} {key} goes"));
+    let rest = new.iter().filter_map(|(key, value)| match old.get(key) {
+        None => Some(format!("{what} {key} comes")),
+        Some(before) if before != value => Some(format!("{what} {key} changes")),
+        Some(_) => None,
+    });
+    gone.chain(rest).collect()
+}
