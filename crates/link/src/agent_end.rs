@@ -12,13 +12,19 @@ pub use crate::line::{Down, Up, VERSION, Welcome};
 /// How long a server may take to say who it is.
 const HELLO: Duration = Duration::from_secs(5);
 
+/// How long a frame down may wait for room. A server that is stopped in its tracks must not hold up the agent;
+/// it is cut off, and connects again when it goes on.
+const WRITE: Duration = Duration::from_millis(100);
+
 /// A server that has said hello.
 #[derive(Debug)]
 pub struct Hello {
     pub server: String,
     /// The process at the other end, as the kernel says it.
     pub pid: u32,
-    /// What it holds: nothing when it is new, everything when it outlived an agent.
+    /// Whether it outlived an earlier agent.
+    pub again: bool,
+    /// What it brings back: nothing when it is new.
     pub holds: Vec<(String, OwnedFd)>,
     pub peer: Peer,
 }
@@ -32,10 +38,10 @@ pub struct Peer {
 /// Reads the first frame of a connection. Blocks up to [`HELLO`].
 pub fn accept(stream: UnixStream) -> Result<Hello, FrameError> {
     stream.set_read_timeout(Some(HELLO))?;
-    stream.set_write_timeout(Some(HELLO))?;
+    stream.set_write_timeout(Some(WRITE))?;
     let pid = rustix::net::sockopt::socket_peercred(&stream)?.pid.as_raw_pid() as u32;
     let (up, descriptors) = frame::receive::<Up>(&stream)?;
-    let Up::Hello { version, server, holds } = up else {
+    let Up::Hello { version, server, again, holds } = up else {
         return Err(FrameError::Unexpected("no hello".into()));
     };
     if version != VERSION || holds.len() != descriptors.len() {
@@ -46,12 +52,16 @@ pub fn accept(stream: UnixStream) -> Result<Hello, FrameError> {
     }
     stream.set_read_timeout(None)?;
     let holds = holds.into_iter().zip(descriptors).collect();
-    Ok(Hello { server, pid, holds, peer: Peer { stream } })
+    Ok(Hello { server, pid, again, holds, peer: Peer { stream } })
 }
 
 impl Peer {
     pub fn welcome(&self, welcome: Welcome, descriptors: &[impl AsFd]) -> Result<(), FrameError> {
         frame::send(&self.stream, &Down::Welcome(Box::new(welcome)), descriptors)
+    }
+
+    pub fn adopted(&self) -> Result<(), FrameError> {
+        self.send(&Down::Adopted)
     }
 
     pub fn send(&self, down: &Down) -> Result<(), FrameError> {

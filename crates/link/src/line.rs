@@ -33,6 +33,8 @@ pub enum Up {
     Hello {
         version: u32,
         server: String,
+        /// Whether this server was connected to an agent before.
+        again: bool,
         holds: Vec<String>,
     },
     Report(Report),
@@ -266,7 +268,7 @@ fn adopt(keeper: &Keeper) -> Result<UnixStream, frame::FrameError> {
     let stream = short_path::connect(&keeper.socket)?;
     let holds = keeper.holds.iter().map(|(name, _)| name.clone()).collect();
     let descriptors: Vec<_> = keeper.holds.iter().map(|(_, descriptor)| descriptor).collect();
-    let hello = Up::Hello { version: VERSION, server: keeper.server.clone(), holds };
+    let hello = Up::Hello { version: VERSION, server: keeper.server.clone(), again: true, holds };
     frame::send(&stream, &hello, &descriptors)?;
     match frame::receive::<Down>(&stream)? {
         (Down::Adopted, _) => Ok(stream),

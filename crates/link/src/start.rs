@@ -67,7 +67,8 @@ impl Start {
     pub fn connect(socket: &Path, server: &str) -> Result<Self, StartError> {
         let agent = |error| StartError::Agent { socket: socket.to_owned(), error };
         let stream = short_path::connect(socket).map_err(|error| agent(error.into()))?;
-        let hello = Up::Hello { version: VERSION, server: server.to_owned(), holds: Vec::new() };
+        let hello =
+            Up::Hello { version: VERSION, server: server.to_owned(), again: false, holds: Vec::new() };
         frame::send(&stream, &hello, &[] as &[OwnedFd]).map_err(agent)?;
         let (down, descriptors) = frame::receive::<Down>(&stream).map_err(agent)?;
         let Down::Welcome(welcome) = down else { return Err(StartError::NoWelcome) };

@@ -1,0 +1,122 @@
+//! The table of a server's life, event by event.
+
+use super::*;
+
+fn report(state: State) -> Event {
+    Event::Report(Report { state, because: "as the server says".into(), database: None })
+}
+
+fn running(now_ms: u64) -> Life {
+    let mut life = Life::new(now_ms, false);
+    assert_eq!(life.step(now_ms, Event::Time), [Action::Spawn]);
+    assert_eq!(life.step(now_ms, Event::Spawned { pid: 7 }), []);
+    assert_eq!(life.step(now_ms, Event::Hello), []);
+    assert_eq!(life.step(now_ms, report(State::Starting)), []);
+    assert_eq!(life.step(now_ms, report(State::Healthy)), [Action::Accept]);
+    life
+}
+
+fn ended() -> Event {
+    Event::Ended { how: "was ended by signal 9".into() }
+}
+
+#[test]
+fn a_stable_server_that_dies_is_started_at_once_and_connections_wait_a_little() {
+    let mut life = running(0);
+    assert_eq!(life.step(60_000, ended()), [Action::Spawn]);
+    assert_eq!(life.step(60_001, Event::Spawned { pid: 8 }), []);
+    assert_eq!(life.due_ms(), Some(60_000 + PATIENCE_MS));
+    assert_eq!(life.step(60_100, report(State::Healthy)), [], "the sockets never stopped taking connections");
+}
+
+#[test]
+fn connections_are_refused_when_the_restart_takes_longer() {
+    let mut life = running(0);
+    life.step(60_000, ended());
+    life.step(60_001, Event::Spawned { pid: 8 });
+    assert_eq!(life.step(60_000 + PATIENCE_MS, Event::Time), [Action::Refuse]);
+    assert_eq!(life.step(61_000, report(State::Healthy)), [Action::Accept]);
+}
+
+#[test]
+fn a_server_that_keeps_dying_is_tried_ever_more_seldom() {
+    let mut life = running(0);
+    let mut now_ms = 100;
+    let mut waits = Vec::new();
+    life.step(now_ms, ended());
+    for _ in 0..9 {
+        life.step(now_ms, Event::Spawned { pid: 8 });
+        assert_eq!(life.step(now_ms, ended()), [Action::Refuse]);
+        let until_ms = life.due_ms().unwrap();
+        waits.push(until_ms - now_ms);
+        now_ms = until_ms;
+        assert_eq!(life.step(now_ms, Event::Time), [Action::Spawn]);
+    }
+    assert_eq!(waits, [500, 1000, 2000, 4000, 8000, 15_000, 15_000, 15_000, 15_000]);
+}
+
+#[test]
+fn the_state_says_how_it_ended_and_when_the_next_try_is() {
+    let mut life = running(0);
+    life.step(100, ended());
+    life.step(100, Event::Spawned { pid: 8 });
+    life.step(200, Event::Ended { how: "exited with status 1".into() });
+    let state = life.state(300);
+    assert_eq!((state.state, state.because.as_str()), (State::Down, "exited with status 1; next try in 1 s"));
+}
+
+#[test]
+fn a_killed_server_stays_down_until_it_is_started() {
+    let mut life = running(0);
+    assert_eq!(life.step(100, Event::Kill), [Action::Refuse, Action::Kill]);
+    assert_eq!(life.step(110, ended()), [Action::Refuse]);
+    assert!(life.over() && life.due_ms().is_none());
+    assert_eq!(life.state(120).state, State::Down);
+    assert_eq!(life.step(200, Event::Start), [Action::Spawn]);
+}
+
+#[test]
+fn a_start_that_comes_while_the_kill_is_under_way_is_not_lost() {
+    let mut life = running(0);
+    life.step(100, Event::Kill);
+    assert_eq!(life.step(101, Event::Start), []);
+    assert_eq!(life.step(110, ended()), [Action::Spawn]);
+}
+
+#[test]
+fn a_stopped_server_is_killed_when_it_overstays() {
+    let mut life = running(0);
+    assert_eq!(
+        life.step(100, Event::Stop { within_ms: 500 }),
+        [Action::Refuse, Action::AskToStop { within_ms: 500 }]
+    );
+    assert_eq!(life.state(100).state, State::Draining);
+    assert_eq!(life.step(900, Event::Time), []);
+    assert_eq!(life.step(100 + 500 + STOP_GRACE_MS, Event::Time), [Action::Kill]);
+    assert_eq!(life.step(1700, ended()), [Action::Refuse]);
+    assert!(life.over());
+}
+
+#[test]
+fn a_process_that_never_says_hello_is_killed() {
+    let mut life = Life::new(0, false);
+    life.step(0, Event::Time);
+    life.step(0, Event::Spawned { pid: 7 });
+    assert_eq!(life.step(HELLO_MS, Event::Time), [Action::Kill]);
+}
+
+#[test]
+fn a_server_that_cannot_be_spawned_is_tried_again_later() {
+    let mut life = Life::new(0, false);
+    assert_eq!(life.step(0, Event::Time), [Action::Spawn]);
+    assert_eq!(life.step(0, Event::SpawnFailed { because: "no such file".into() }), [Action::Refuse]);
+    assert!(life.due_ms().is_some_and(|due| due > 0));
+}
+
+#[test]
+fn an_order_to_kill_while_the_process_is_made_is_carried_out() {
+    let mut life = Life::new(0, false);
+    life.step(0, Event::Time);
+    life.step(0, Event::Kill);
+    assert_eq!(life.step(1, Event::Spawned { pid: 7 }), [Action::Refuse, Action::Kill]);
+}

@@ -1,0 +1,190 @@
+//! The state folder of a site: what is in it, who may use it, and at whose accounts servers run.
+//!
+//! ```text
+//! .dolmen/                      beside the site file; for root a link to /var/lib/dolmen/SITE
+//!   lock                        held by `up`
+//!   site.json                   format, whose state this is, block, application files in force
+//!   plan.json                   the plan in force
+//!   secrets.json                generated passwords; the owner's alone
+//!   authority/  operator/       the internal authority, and the identity that commands show
+//!   releases/                   copies of the application files, when servers run under other accounts
+//!   machines/beta/              agent.json, link.sock, certificate, logs/, servers/web-1/
+//! ```
+
+mod account;
+mod folder;
+mod home;
+mod release;
+mod secret_store;
+
+pub use account::Account;
+pub use folder::MachineFolder;
+pub use home::{Home, OpenError};
+pub use release::beside_binary;
+
+use std::fs::{File, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use link::Secrets;
+use link::disk::{self, Access};
+use plan::{Plan, Role};
+use serde::{Deserialize, Serialize};
+
+/// The shape of the state folder. A folder of another format is left alone, with a message.
+pub const FORMAT: u32 = 1;
+
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    #[error("another dolmen holds {}", .0.display())]
+    Locked(PathBuf),
+    #[error("cannot make the account {name}: {because}")]
+    Account { name: String, because: String },
+    #[error("cannot copy {} as a release: {error}", path.display())]
+    Release { path: PathBuf, error: io::Error },
+    #[error("the secret {name} is not there: {because}")]
+    Secret { name: String, because: String },
+    #[error("the state folder has no plan; `dolmen up` makes one")]
+    NoPlan,
+    #[error("the plan in the state folder has format {0}, this dolmen reads {format}", format = plan::FORMAT)]
+    PlanFormat(u32),
+    #[error(transparent)]
+    Authority(#[from] link::api::AuthorityError),
+    #[error("{}: {error}", path.display())]
+    File { path: PathBuf, error: io::Error },
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// `site.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct About {
+    pub format: u32,
+    pub site: String,
+    /// The folder of the site file that this state belongs to.
+    pub home: PathBuf,
+    /// N of the addresses 127.0.N.1, …
+    pub block: u8,
+    /// Where the application files in force are, and the programs beside the dolmen binary.
+    pub files: PathBuf,
+    pub programs: PathBuf,
+    /// The number of the release, when the files are a copy.
+    pub release: Option<u32>,
+}
+
+/// An open state folder.
+#[derive(Clone, Debug)]
+pub struct State {
+    root: PathBuf,
+    about: About,
+}
+
+impl State {
+    /// Reads the state folder at this path.
+    pub fn open(root: &Path) -> Result<Self, StateError> {
+        let path = root.join("site.json");
+        let about: Option<About> =
+            disk::read_json(&path).map_err(|error| StateError::File { path: path.clone(), error })?;
+        let absent = || StateError::File { path, error: io::ErrorKind::NotFound.into() };
+        Ok(Self { root: root.to_owned(), about: about.ok_or_else(absent)? })
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub fn about(&self) -> &About {
+        &self.about
+    }
+
+    pub fn plan(&self) -> Result<Plan, StateError> {
+        let path = self.root.join("plan.json");
+        let plan: Option<Plan> = disk::read_json(&path).map_err(|error| StateError::File { path, error })?;
+        let plan = plan.ok_or(StateError::NoPlan)?;
+        if plan.format == plan::FORMAT { Ok(plan) } else { Err(StateError::PlanFormat(plan.format)) }
+    }
+
+    pub fn set_plan(&self, plan: &Plan) -> Result<(), StateError> {
+        Ok(disk::replace_json(&self.root.join("plan.json"), plan, Access::Everyone)?)
+    }
+
+    pub fn machine(&self, name: &str) -> MachineFolder {
+        MachineFolder::new(self.root.join("machines").join(name))
+    }
+
+    /// The application files in force.
+    pub fn files(&self) -> PathBuf {
+        self.about.files.clone()
+    }
+
+    pub fn programs(&self) -> PathBuf {
+        self.about.programs.clone()
+    }
+
+    /// The identity that commands show to agents.
+    pub fn operator(&self) -> PathBuf {
+        self.root.join("operator")
+    }
+
+    /// The account that servers of this role run under; none when we are not root, and all are ours.
+    pub fn account(&self, role: Role) -> Option<Account> {
+        account::of(role)
+    }
+
+    /// Lets all accounts connect to the link. Who they are, its other end finds out from the kernel.
+    pub fn open_link(&self, socket: &Path) -> io::Result<()> {
+        let mode = if account::is_root() { 0o666 } else { 0o600 };
+        std::fs::set_permissions(socket, Permissions::from_mode(mode))
+    }
+
+    /// What servers of this role need to know, and no more.
+    pub fn secrets_for(&self, role: Role) -> io::Result<Secrets> {
+        secret_store::for_role(&self.root, role)
+    }
+
+    /// Makes everything that the plan's servers need before they start: accounts, the application files
+    /// within their reach, secrets, certificates, folders. What is there is kept.
+    pub fn prepare(&mut self, plan: &Plan) -> Result<(), StateError> {
+        if account::is_root() {
+            account::make_all()?;
+            let release = release::make(&self.root, &self.about, plan)?;
+            (self.about.files, self.about.programs) = (release.files, release.programs);
+            self.about.release = Some(release.number);
+        } else {
+            self.about.files = self.about.home.clone();
+            self.about.programs = release::beside_binary()?;
+            self.about.release = None;
+        }
+        self.write_about()?;
+        secret_store::make(&self.root, &self.about.home, plan)?;
+        let authority = link::api::Authority::open(&folder::private(&self.root.join("authority"))?)?;
+        authority.issue(link::api::OPERATOR, &folder::private(&self.operator())?)?;
+        for machine in &plan.machines {
+            let folder = self.machine(&machine.name);
+            folder.make()?;
+            authority.issue(&machine.name, folder.path())?;
+        }
+        Ok(())
+    }
+
+    pub fn write_about(&self) -> Result<(), StateError> {
+        Ok(disk::replace_json(&self.root.join("site.json"), &self.about, Access::Everyone)?)
+    }
+}
+
+/// An exclusive lock that ends with the process, however it ends.
+#[derive(Debug)]
+pub struct Lock(#[allow(dead_code, reason = "held for its descriptor")] File);
+
+impl Lock {
+    /// None when another process holds it.
+    pub fn take(path: &Path) -> io::Result<Option<Self>> {
+        let file = File::options().create(true).truncate(false).write(true).open(path)?;
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Self(file))),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+}

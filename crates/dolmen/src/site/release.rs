@@ -1,0 +1,173 @@
+//! Application files within reach of the accounts that serve them.
+//!
+//! Root's home is closed to other accounts, so a site that root starts is served from a copy: `releases/N`,
+//! and beside it `releases/N.bin` with the program of `[app] command` when that stands beside the dolmen
+//! binary. A copy is made under another name and renamed when it is whole; the same files make no new one.
+
+use std::fs::{self, File, Permissions};
+use std::hash::{DefaultHasher, Hasher};
+use std::io::{self, Read};
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
+
+use plan::Plan;
+
+use super::{About, StateError, account};
+
+/// Never part of a release: our own state, and what only a developer needs.
+const LEFT_OUT: [&str; 3] = [".dolmen", ".git", "target"];
+
+/// Releases that are kept; older ones are removed.
+const KEPT: u32 = 3;
+
+pub struct Release {
+    pub number: u32,
+    pub files: PathBuf,
+    pub programs: PathBuf,
+}
+
+/// Where programs beside the dolmen binary are.
+pub fn beside_binary() -> io::Result<PathBuf> {
+    let binary = std::env::current_exe()?;
+    binary.parent().map(Path::to_owned).ok_or_else(|| io::Error::other("the binary has no folder"))
+}
+
+fn at(root: &Path, number: u32) -> Release {
+    let files = root.join("releases").join(number.to_string());
+    Release { number, programs: files.with_added_extension("bin"), files }
+}
+
+/// The release of the files as they are now: the one in force if nothing changed, else a new copy.
+pub fn make(root: &Path, about: &About, plan: &Plan) -> Result<Release, StateError> {
+    let failed = |error| StateError::Release { path: about.home.clone(), error };
+    let program = program(about, plan).map_err(failed)?;
+    let digest = digest(&about.home, program.as_deref()).map_err(failed)?;
+    let last = about.release.unwrap_or(0);
+    if last > 0 && fs::read_to_string(digest_file(root, last)).is_ok_and(|kept| kept == digest) {
+        return Ok(at(root, last));
+    }
+    let release = at(root, last + 1);
+    copy_whole(&about.home, program.as_deref(), &release).map_err(failed)?;
+    link::disk::replace(&digest_file(root, release.number), digest.as_bytes(), link::disk::Access::Everyone)?;
+    for old in 1..(release.number + 1).saturating_sub(KEPT) {
+        remove(&at(root, old)).map_err(failed)?;
+    }
+    Ok(release)
+}
+
+fn digest_file(root: &Path, number: u32) -> PathBuf {
+    root.join("releases").join(format!("{number}.digest"))
+}
+
+/// The program that `command` finds beside the binary and not in the site's folder.
+fn program(about: &About, plan: &Plan) -> io::Result<Option<PathBuf>> {
+    let Some(app) = &plan.app else { return Ok(None) };
+    let words = plan::command::words(&app.command).unwrap_or_default();
+    let Some(name) = words.first().filter(|name| !name.contains('/')) else { return Ok(None) };
+    if about.home.join(name).is_file() {
+        return Ok(None);
+    }
+    let beside = beside_binary()?.join(name);
+    Ok(beside.is_file().then_some(beside))
+}
+
+/// Changes when any file's place, size, mode or content does.
+fn digest(home: &Path, program: Option<&Path>) -> io::Result<String> {
+    let mut hasher = DefaultHasher::new();
+    for path in walk(home)?.iter().map(PathBuf::as_path).chain(program) {
+        let meta = fs::symlink_metadata(path)?;
+        hasher.write(path.as_os_str().as_encoded_bytes());
+        hasher.write_u32(meta.permissions().mode());
+        if meta.is_symlink() {
+            hasher.write(fs::read_link(path)?.as_os_str().as_encoded_bytes());
+        } else if meta.is_file() {
+            hash_content(path, &mut hasher)?;
+        }
+    }
+    Ok(format!("{:016x}", hasher.finish()))
+}
+
+fn hash_content(path: &Path, hasher: &mut DefaultHasher) -> io::Result<()> {
+    let mut file = File::open(path)?;
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(()),
+            count => hasher.write(&buffer[..count]),
+        }
+    }
+}
+
+/// All files and folders below `home`, sorted, folders before what is in them.
+fn walk(home: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let mut folders = vec![home.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder)? {
+            let entry = entry?;
+            if folder == home && LEFT_OUT.iter().any(|name| entry.file_name() == *name) {
+                continue;
+            }
+            if entry.file_type()?.is_dir() {
+                folders.push(entry.path());
+            }
+            found.push(entry.path());
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn copy_whole(home: &Path, program: Option<&Path>, release: &Release) -> io::Result<()> {
+    remove(release)?;
+    let unfinished = release.files.with_added_extension("new");
+    if unfinished.exists() {
+        fs::remove_dir_all(&unfinished)?;
+    }
+    fs::create_dir_all(&unfinished)?;
+    fs::create_dir_all(&release.programs)?;
+    for path in walk(home)? {
+        let below = path.strip_prefix(home).map_err(io::Error::other)?;
+        copy_one(&path, &unfinished.join(below))?;
+    }
+    if let Some(program) = program
+        && let Some(name) = program.file_name()
+    {
+        fs::copy(program, release.programs.join(name))?;
+    }
+    rustix::fs::syncfs(File::open(&unfinished)?)?;
+    fs::rename(&unfinished, &release.files)?;
+    link::disk::sync_folder(&release.files)
+}
+
+/// Copies a file, folder or link. What not everybody may read, the application's group may.
+fn copy_one(from: &Path, to: &Path) -> io::Result<()> {
+    let meta = fs::symlink_metadata(from)?;
+    if meta.is_symlink() {
+        return symlink(fs::read_link(from)?, to);
+    }
+    let mode = meta.permissions().mode() & 0o777;
+    if meta.is_dir() {
+        fs::create_dir_all(to)?;
+    } else if meta.is_file() {
+        fs::copy(from, to)?;
+    } else {
+        // A socket or pipe belongs to a running program, not to a release.
+        return Ok(());
+    }
+    let readable = if meta.is_dir() { 0o050 } else { 0o040 };
+    fs::set_permissions(to, Permissions::from_mode(mode | readable))?;
+    if let Some(account) = account::application() {
+        chown(to, None, Some(account.gid))?;
+    }
+    Ok(())
+}
+
+fn remove(release: &Release) -> io::Result<()> {
+    for folder in [&release.files, &release.programs] {
+        if folder.exists() {
+            fs::remove_dir_all(folder)?;
+        }
+    }
+    Ok(())
+}

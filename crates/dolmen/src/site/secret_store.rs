@@ -1,0 +1,96 @@
+//! The secrets of a site: made once, kept in one file that only its owner may read.
+//!
+//! Values that the site file takes from `env:NAME` or `file:PATH` are read when the site starts, by whoever
+//! starts it, since servers run under accounts that may not read them.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io;
+use std::path::Path;
+
+use link::disk::{self, Access};
+use link::{Secret, Secrets};
+use plan::{Plan, Role, Value};
+
+use super::StateError;
+
+/// Passwords that are made at random: 192 bits, which nobody guesses.
+const GENERATED: [&str; 2] = ["app-password", "replication-password"];
+const PASSWORD_BYTES: usize = 24;
+
+const FILE: &str = "secrets.json";
+
+/// A secret in a file is not longer.
+const FILE_LIMIT: usize = 64 * 1024;
+
+fn read(root: &Path) -> io::Result<BTreeMap<String, Secret>> {
+    Ok(disk::read_json(&root.join(FILE))?.unwrap_or_default())
+}
+
+/// Makes what is missing and reads anew what the plan takes from elsewhere.
+pub fn make(root: &Path, home: &Path, plan: &Plan) -> Result<(), StateError> {
+    let mut secrets = read(root)?;
+    for name in GENERATED {
+        if !secrets.contains_key(name) {
+            secrets.insert(name.to_owned(), password()?);
+        }
+    }
+    secrets.retain(|name, _| GENERATED.contains(&name.as_str()));
+    let environment = plan.app.iter().flat_map(|app| &app.environment);
+    let environment = environment.map(|(name, value)| (format!("environment.{name}"), value));
+    let url = plan.database.iter().filter_map(|database| database.url.as_ref());
+    for (name, value) in environment.chain(url.map(|url| ("database-url".to_owned(), url))) {
+        if let Some(secret) = outside(&name, value, home)? {
+            secrets.insert(name, secret);
+        }
+    }
+    Ok(disk::replace_json(&root.join(FILE), &secrets, Access::Owner)?)
+}
+
+fn outside(name: &str, value: &Value, home: &Path) -> Result<Option<Secret>, StateError> {
+    let missing = |because: String| StateError::Secret { name: name.to_owned(), because };
+    match value {
+        Value::Plain(_) => Ok(None),
+        Value::Env(variable) => match std::env::var(variable) {
+            Ok(text) => Ok(Some(Secret::new(text))),
+            Err(error) => Err(missing(format!("the environment variable {variable}: {error}"))),
+        },
+        Value::File(path) => {
+            let path = home.join(path);
+            let text = std::fs::read_to_string(&path)
+                .map_err(|error| missing(format!("{}: {error}", path.display())))?;
+            if text.len() > FILE_LIMIT {
+                return Err(missing(format!("{} is longer than {FILE_LIMIT} bytes", path.display())));
+            }
+            Ok(Some(Secret::new(text.trim_end_matches(['\r', '\n']))))
+        }
+    }
+}
+
+fn password() -> io::Result<Secret> {
+    let mut random = [0_u8; PASSWORD_BYTES];
+    let mut filled = 0;
+    while filled < random.len() {
+        filled += rustix::rand::getrandom(&mut random[filled..], rustix::rand::GetRandomFlags::empty())?;
+    }
+    let mut text = String::new();
+    for byte in random {
+        write!(text, "{byte:02x}").map_err(io::Error::other)?;
+    }
+    Ok(Secret::new(text))
+}
+
+/// The secrets that servers of this role need.
+pub fn for_role(root: &Path, role: Role) -> io::Result<Secrets> {
+    let needed = |name: &str| match role {
+        Role::App => name == "app-password" || name == "database-url" || name.starts_with("environment."),
+        Role::Database => GENERATED.contains(&name),
+        Role::Gate => name == "database-url",
+        Role::Dns | Role::Balancer | Role::Web | Role::Control | Role::Monitor => false,
+    };
+    let mut secrets = Secrets::default();
+    for (name, secret) in read(root)?.into_iter().filter(|(name, _)| needed(name)) {
+        secrets.insert(name, secret);
+    }
+    Ok(secrets)
+}

@@ -1,0 +1,142 @@
+//! From the site file to a state folder that agents can start from.
+//!
+//! Everything that can be known to go wrong goes wrong here, before any process is started.
+
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
+use std::sync::Arc;
+
+use plan::{Disk, Ground, Place, Plan, Role, Site};
+
+use super::probe;
+use crate::agent::record;
+use crate::failure::Failure;
+use crate::out;
+use crate::site::{Home, Lock, State};
+
+/// A site that is ready to be started.
+pub struct Prepared {
+    pub state: State,
+    pub plan: Arc<Plan>,
+    _lock: Lock,
+    _block: UnixListener,
+}
+
+/// Reads, checks and lays out; on any error nothing was started and no state was damaged.
+pub fn prepare(home: &Home, block: Option<u8>) -> Result<Prepared, Failure> {
+    let site = read(home)?;
+    // The site's name, which the state folder is found by, does not depend on the block.
+    let first = mean(home, &site, Place::Up { block: block.unwrap_or(1) }, 1)?;
+    let (mut state, lock) = home.claim(&first.site, block)?;
+    let block = state.about().block;
+    let block_lock = lock_block(block)?;
+    let old = state.plan().ok();
+    let plan = mean(home, &site, Place::Up { block }, old.as_ref().map_or(1, |old| old.generation))?;
+    let plan = match &old {
+        Some(old) if plan::same_meaning(old, &plan) => plan,
+        Some(old) => Plan { generation: old.generation + 1, ..plan },
+        None => plan,
+    };
+    needs(&plan)?;
+    let surviving = surviving(&state, &plan);
+    if !surviving.is_empty() && old.as_ref() != Some(&plan) {
+        out::line(
+            "an earlier `dolmen up` left servers running; stopping them, since the site file has changed",
+        );
+        super::stop::all(&state)?;
+    }
+    probe_addresses(&state, &plan)?;
+    state.prepare(&plan)?;
+    state.set_plan(&plan)?;
+    for machine in &plan.machines {
+        fresh_start(&state, &machine.name)?;
+    }
+    Ok(Prepared { state, plan: Arc::new(plan), _lock: lock, _block: block_lock })
+}
+
+/// The site file, or the mistake that there is none.
+pub fn read(home: &Home) -> Result<Site, Failure> {
+    Site::read(&home.file).map_err(|mistakes| drawn(home, "", &mistakes))
+}
+
+/// What it means here, or all its mistakes.
+pub fn mean(home: &Home, site: &Site, place: Place, generation: u64) -> Result<Plan, Failure> {
+    let name = home.name();
+    let files = Disk { folder: home.folder.clone() };
+    let ground = Ground { place, generation, folder: &name, files: &files };
+    site.plan(&ground).map_err(|mistakes| drawn(home, site.text(), &mistakes))
+}
+
+fn drawn(home: &Home, text: &str, mistakes: &plan::Mistakes) -> Failure {
+    let drawn = plan::render(mistakes, text, &home.file.display().to_string(), out::has_colour());
+    let count = mistakes.iter().count();
+    let mistakes = if count == 1 { "a mistake" } else { "mistakes" };
+    Failure::mistake(format!("{} has {mistakes}\n{}", home.file.display(), drawn.trim_end()))
+}
+
+/// What the computer must have.
+fn needs(plan: &Plan) -> Result<(), Failure> {
+    if plan.role(Role::Database).next().is_some() {
+        database::find_postgres().map_err(Failure::failed)?;
+    }
+    Ok(())
+}
+
+/// Two sites with the same loopback addresses would answer for each other. An abstract socket is a lock that
+/// belongs to the network namespace, as the addresses do, and that ends with the process.
+fn lock_block(block: u8) -> Result<UnixListener, Failure> {
+    let address = SocketAddr::from_abstract_name(format!("dolmen-block-{block}"))?;
+    UnixListener::bind_addr(&address).map_err(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => Failure::failed(format!(
+            "another site runs on the addresses 127.0.{block}.*\n\
+             hint: `dolmen up --block 127.0.{}` takes others",
+            block % 254 + 1
+        )),
+        _ => error.into(),
+    })
+}
+
+/// The machines of the plan of which an agent or a server is alive.
+fn surviving(state: &State, plan: &Plan) -> Vec<String> {
+    let alive = |machine: &str| {
+        let record = record::read(&state.machine(machine).record()).unwrap_or_default();
+        let servers = record.servers.values().filter_map(|entry| entry.process);
+        record.agent.into_iter().chain(servers).any(record::Process::is_alive)
+    };
+    plan.machines.iter().map(|machine| machine.name.clone()).filter(|name| alive(name)).collect()
+}
+
+fn probe_addresses(state: &State, plan: &Plan) -> Result<(), Failure> {
+    let surviving = surviving(state, plan);
+    let empty: Vec<&str> = plan
+        .machines
+        .iter()
+        .map(|machine| machine.name.as_str())
+        .filter(|name| !surviving.iter().any(|s| s == name))
+        .collect();
+    let taken = probe::taken(plan, &empty);
+    if taken.is_empty() {
+        return Ok(());
+    }
+    let list: Vec<String> = taken.iter().map(|taken| format!("  {taken}")).collect();
+    let Place::Up { block } = plan.place else { return Err(Failure::failed(list.join("\n"))) };
+    Err(Failure::failed(format!(
+        "addresses of this site are not free\n{}\nhint: end what has them, or take other addresses: `dolmen up --block 127.0.{}`",
+        list.join("\n"),
+        block % 254 + 1
+    )))
+}
+
+/// What was killed in an earlier run comes back with a new `up`.
+fn fresh_start(state: &State, machine: &str) -> Result<(), Failure> {
+    let folder = state.machine(machine);
+    match std::fs::remove_file(folder.down_mark()) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    let living = record::read(&folder.record())?.agent.is_some_and(record::Process::is_alive);
+    if !living {
+        record::Record::open(&folder.record())?.change(|content| content.killed.clear())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,114 @@
+//! What `up` prints: a line for each server when it becomes ready, then the addresses to open, then changes.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use link::report::{MachineReport, MachineState, ServerReport, State};
+use plan::{Plan, Role};
+
+use crate::out;
+
+/// A sentence of a server that is not ready yet is shown when it stood this long: most are over before.
+const PATIENCE: Duration = Duration::from_millis(1500);
+
+struct Seen {
+    state: State,
+    because: String,
+    since: Instant,
+    shown: bool,
+}
+
+pub struct Progress {
+    began: Instant,
+    seen: BTreeMap<String, Seen>,
+    ready: bool,
+}
+
+impl Progress {
+    pub fn new(began: Instant) -> Self {
+        Self { began, seen: BTreeMap::new(), ready: false }
+    }
+
+    /// Takes the reports as they are now; true when all is healthy for the first time.
+    pub fn show(&mut self, reports: &[MachineReport]) -> bool {
+        for server in reports.iter().flat_map(|machine| &machine.servers) {
+            self.server(server);
+        }
+        let healthy = !reports.is_empty() && reports.iter().all(is_healthy);
+        let first = healthy && !self.ready;
+        self.ready |= healthy;
+        first
+    }
+
+    fn server(&mut self, server: &ServerReport) {
+        let now = Instant::now();
+        let seen = self.seen.entry(server.name.clone()).or_insert_with(|| Seen {
+            state: State::Starting,
+            because: String::new(),
+            since: now,
+            shown: true,
+        });
+        let because = server.because.split("; next try").next().unwrap_or_default();
+        let changed_state = seen.state != server.state;
+        // Figures in a sentence (bytes behind) change all the time once a server is healthy.
+        if changed_state || (server.state != State::Healthy && seen.because != because) {
+            *seen = Seen { state: server.state, because: because.to_owned(), since: now, shown: false };
+        }
+        let at_once = changed_state && (server.state == State::Healthy || self.ready);
+        if !seen.shown && (at_once || seen.since.elapsed() > PATIENCE) {
+            seen.shown = true;
+            out::line(&line(self.began, self.ready, server));
+        }
+    }
+
+    /// What is not healthy, in sentences.
+    pub fn wrong(reports: &[MachineReport]) -> Vec<String> {
+        let servers = reports.iter().flat_map(|machine| &machine.servers);
+        let wrong = servers.filter(|server| server.state != State::Healthy);
+        wrong.map(|server| format!("  {} is {}: {}", server.name, server.state, server.because)).collect()
+    }
+}
+
+pub fn is_healthy(machine: &MachineReport) -> bool {
+    machine.state == MachineState::Up && machine.servers.iter().all(|server| server.state == State::Healthy)
+}
+
+fn line(began: Instant, ready: bool, server: &ServerReport) -> String {
+    let state = out::state(server.state, &format!("{:<9}", server.state));
+    let when = if ready { String::new() } else { format!("{:>5.1} s  ", began.elapsed().as_secs_f64()) };
+    let because = out::faint(&server.because);
+    format!("  {when}{:<12} {:<8} {state}  {because}", server.name, server.machine)
+}
+
+/// Where to look, once all is ready.
+pub fn addresses(plan: &Plan, began: Instant) {
+    let (servers, machines) = (plan.servers.len(), plan.machines.len());
+    let computers = if machines == 1 { "one machine".into() } else { format!("{machines} machines") };
+    out::line("");
+    out::line(&out::strong(&format!(
+        "{} is up: {servers} servers on {computers}, ready in {:.1} s",
+        plan.site,
+        began.elapsed().as_secs_f64()
+    )));
+    let http =
+        plan.servers.iter().find(|server| matches!(server.role, Role::Balancer | Role::Web | Role::App));
+    for server in plan.role(Role::Balancer).chain(http.filter(|server| server.role != Role::Balancer)) {
+        if let Some(address) = server.listens("http") {
+            out::line(&format!("  page      http://{address}/"));
+        }
+    }
+    for server in plan.role(Role::Dns) {
+        if let (Some(address), Some(dns)) = (server.listens("dns"), &plan.dns) {
+            out::line(&format!("  name      dig @{} -p {} {}", address.ip(), address.port(), dns.site));
+        }
+    }
+    for server in plan.role(Role::Gate) {
+        if let (Some(write), Some(read)) = (server.listens("read-write"), server.listens("read-only")) {
+            out::line(&format!("  {:<9} postgres://{write} (read-only: {read})", server.name));
+        }
+    }
+    for sentence in &plan.not_served {
+        out::line(&format!("  note      {sentence}"));
+    }
+    out::line("");
+}

@@ -1,0 +1,133 @@
+//! The commands, one file each, and what they share.
+
+mod agent;
+mod check;
+mod doctor;
+mod init;
+mod kill;
+mod logs;
+mod plan;
+mod server;
+mod start;
+mod status;
+mod stop;
+mod up;
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use ::plan::{Machine, Plan};
+use clap::{Parser, Subcommand};
+use link::api::{Conversation, Identity, call};
+
+use crate::failure::Failure;
+use crate::site::{Home, State};
+
+#[derive(Debug, Parser)]
+#[command(name = "dolmen", version, about, long_about = None, propagate_version = true)]
+#[command(after_help = "Exit codes: 0 fine, 1 failed, 2 the user's mistake.")]
+pub struct Arguments {
+    /// The site file
+    #[arg(long, global = true, value_name = "FILE", default_value = "dolmen.toml")]
+    file: PathBuf,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Write a commented dolmen.toml for the application in this folder
+    Init(init::Init),
+    /// Report every mistake in the site file
+    Check(check::Check),
+    /// Print which server will run where, and what would change
+    Plan(plan::PlanVerb),
+    /// Run the whole site on this computer until Ctrl-C
+    Up(up::Up),
+    /// Is everything fine, and if not, why
+    Status(status::Status),
+    /// Print the servers' logs, merged
+    Logs(logs::Logs),
+    /// A fault drill: end a server or a whole machine at once, and keep it down
+    Kill(kill::Kill),
+    /// Bring back what `kill` ended
+    Start(start::Start),
+    /// End the site in an orderly way
+    Stop(stop::Stop),
+    /// Check what this machine lacks, and print the command that mends it
+    Doctor(doctor::Doctor),
+    /// Run one machine's part (started by `up`)
+    #[command(hide = true)]
+    Agent(agent::Agent),
+    /// Run one server (started by an agent)
+    #[command(hide = true)]
+    Server(server::Server),
+}
+
+impl Arguments {
+    pub fn run(self) -> Result<ExitCode, Failure> {
+        let file = self.file;
+        match self.verb {
+            Verb::Init(verb) => verb.run(&file),
+            Verb::Check(verb) => verb.run(&file),
+            Verb::Plan(verb) => verb.run(&home(&file)?),
+            Verb::Up(verb) => verb.run(&home(&file)?),
+            Verb::Status(verb) => verb.run(&home(&file)?),
+            Verb::Logs(verb) => verb.run(&home(&file)?),
+            Verb::Kill(verb) => verb.run(&home(&file)?),
+            Verb::Start(verb) => verb.run(&home(&file)?),
+            Verb::Stop(verb) => verb.run(&home(&file)?),
+            Verb::Doctor(verb) => verb.run(&file),
+            Verb::Agent(verb) => verb.run(),
+            Verb::Server(verb) => verb.run(),
+        }
+    }
+}
+
+fn home(file: &std::path::Path) -> Result<Home, Failure> {
+    Home::of(file).map_err(|error| Failure::mistake(format!("{}: {error}", file.display())))
+}
+
+/// A site that was started, seen from a command.
+struct Site {
+    state: State,
+    plan: Plan,
+    identity: Identity,
+}
+
+impl Site {
+    fn open(home: &Home) -> Result<Self, Failure> {
+        let state = home.state()?;
+        let plan = state.plan()?;
+        let identity = Identity::open(&state.operator())?;
+        Ok(Self { state, plan, identity })
+    }
+
+    /// Talks to the agent of this machine.
+    async fn agent(&self, machine: &Machine) -> Result<Conversation, link::api::ApiError> {
+        call(&self.identity, &self.plan.site, &machine.name, machine.agent).await
+    }
+
+    fn is_not_up(&self) -> Failure {
+        Failure::failed(format!(
+            "{} is not up: no agent of it answers\nhint: `dolmen up` starts it",
+            self.plan.site
+        ))
+    }
+
+    /// The machine of a server, or the user's mistake.
+    fn machine_of(&self, server: &str) -> Result<&Machine, Failure> {
+        let found = self.plan.server(server).and_then(|server| self.plan.machine(&server.machine));
+        found.ok_or_else(|| {
+            let names = self.plan.servers.iter().map(|server| server.name.as_str());
+            let all: Vec<&str> = names.chain(self.plan.machines.iter().map(|m| m.name.as_str())).collect();
+            Failure::mistake(format!("{} has no {server}\nhint: it has {}", self.plan.site, all.join(", ")))
+        })
+    }
+}
+
+/// Runs a command's asynchronous part.
+fn wait<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)
+}

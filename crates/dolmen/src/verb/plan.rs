@@ -1,0 +1,43 @@
+//! `dolmen plan [--json]`: which server will run where, at which address, and what would change.
+
+use std::process::ExitCode;
+
+use plan::Place;
+
+use crate::failure::Failure;
+use crate::out;
+use crate::site::Home;
+use crate::up::prepare;
+
+#[derive(Debug, clap::Args)]
+pub struct PlanVerb {
+    /// The plan as JSON, for scripts
+    #[arg(long)]
+    json: bool,
+    /// The plan of the real machines, not of `up`
+    #[arg(long)]
+    machines: bool,
+}
+
+impl PlanVerb {
+    pub fn run(self, home: &Home) -> Result<ExitCode, Failure> {
+        let site = prepare::read(home)?;
+        let state = home.state().ok();
+        let old = state.as_ref().and_then(|state| state.plan().ok());
+        let block = state.map_or(1, |state| state.about().block);
+        let place = if self.machines { Place::Machines } else { Place::Up { block } };
+        let new = prepare::mean(home, &site, place, old.as_ref().map_or(1, |old| old.generation))?;
+        if self.json {
+            out::line(&serde_json::to_string_pretty(&new).map_err(Failure::failed)?);
+            return Ok(ExitCode::SUCCESS);
+        }
+        out::line(plan::describe(&new).trim_end());
+        if !self.machines {
+            out::line("");
+            for sentence in plan::difference(old.as_ref(), &new) {
+                out::line(&sentence);
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

@@ -1,0 +1,143 @@
+//! `dolmen status [--json] [--watch]`: is everything fine, and if not, why. Exit 1 when not.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use link::api::{Answer, Ask};
+use link::report::{MachineReport, MachineState, ServerReport, SiteReport, State};
+use plan::{Plan, Role};
+use serde_json::{Value, json};
+
+use super::{Site, wait};
+use crate::failure::Failure;
+use crate::out;
+use crate::site::Home;
+use crate::up::progress::is_healthy;
+
+const REFRESH: Duration = Duration::from_secs(1);
+
+#[derive(Debug, clap::Args)]
+pub struct Status {
+    /// For scripts: keys may be added, not changed
+    #[arg(long)]
+    json: bool,
+    /// Again every second, until Ctrl-C
+    #[arg(long)]
+    watch: bool,
+}
+
+impl Status {
+    pub fn run(self, home: &Home) -> Result<ExitCode, Failure> {
+        let site = Site::open(home)?;
+        wait(async {
+            loop {
+                let (generation, report) = ask(&site).await?;
+                let healthy = report.machines.iter().all(is_healthy) && !report.machines.is_empty();
+                let text = if self.json {
+                    as_json(&site.plan, generation, healthy, &report).to_string()
+                } else {
+                    as_text(&site.plan, generation, healthy, &report)
+                };
+                if self.watch && !self.json {
+                    // Clears the screen and goes to its top.
+                    out::line(&format!("\x1b[2J\x1b[H{text}"));
+                } else {
+                    out::line(&text);
+                }
+                if !self.watch {
+                    return Ok(if healthy { ExitCode::SUCCESS } else { ExitCode::from(1) });
+                }
+                tokio::time::sleep(REFRESH).await;
+            }
+        })
+    }
+}
+
+/// Asks one agent after another: any of them can answer for the whole site.
+async fn ask(site: &Site) -> Result<(u64, SiteReport), Failure> {
+    for machine in &site.plan.machines {
+        let Ok(mut conversation) = site.agent(machine).await else { continue };
+        conversation.ask(&Ask::Status).await.map_err(Failure::failed)?;
+        if let Answer::Site { generation, report } = conversation.answer().await? {
+            return Ok((generation, report));
+        }
+    }
+    Err(site.is_not_up())
+}
+
+fn as_json(plan: &Plan, generation: u64, healthy: bool, report: &SiteReport) -> Value {
+    let machine = |machine: &MachineReport| {
+        json!({ "name": machine.name, "address": machine.address, "state": machine.state,
+                "because": machine.because })
+    };
+    json!({
+        "site": plan.site,
+        "generation": generation,
+        "healthy": healthy,
+        "machines": report.machines.iter().map(machine).collect::<Vec<_>>(),
+        "servers": in_order(plan, report),
+        "database": database(report),
+        "notes": plan.not_served,
+    })
+}
+
+/// The servers in the order of a request.
+fn in_order<'a>(plan: &Plan, report: &'a SiteReport) -> Vec<&'a ServerReport> {
+    plan.servers.iter().filter_map(|server| report.server(&server.name)).collect()
+}
+
+fn database(report: &SiteReport) -> Value {
+    let known = |server: &ServerReport| server.database.clone().filter(|database| database.primary);
+    let primary = report.servers().find_map(|server| Some((server, known(server)?)));
+    if let Some((server, database)) = primary {
+        return json!({ "primary": server.name, "timeline": database.timeline, "replicas": database.replicas });
+    }
+    if report.servers().any(|server| server.role == Role::Database) {
+        return json!({ "primary": null, "timeline": null, "replicas": [] });
+    }
+    Value::Null
+}
+
+fn as_text(plan: &Plan, generation: u64, healthy: bool, report: &SiteReport) -> String {
+    let wrong = report.servers().filter(|server| server.state != State::Healthy).count();
+    let verdict = if healthy {
+        out::state(State::Healthy, "everything is fine")
+    } else {
+        out::state(State::Down, &format!("{wrong} of {} servers are not healthy", plan.servers.len()))
+    };
+    let mut lines =
+        vec![format!("{}  {verdict}  (generation {generation})", out::strong(&plan.site)), String::new()];
+    for machine in &report.machines {
+        let state = if machine.state == MachineState::Up {
+            out::state(State::Healthy, "up")
+        } else {
+            out::state(State::Down, &format!("down: {}", machine.because))
+        };
+        lines.push(format!("  machine {:<8} {:<12} {state}", machine.name, machine.address));
+    }
+    lines.push(String::new());
+    for server in in_order(plan, report) {
+        let state = out::state(server.state, &format!("{:<9}", server.state));
+        let pid = server.pid.map_or_else(|| "-".into(), |pid| pid.to_string());
+        lines.push(format!(
+            "  {:<12} {:<8} {pid:>8}  {state}  {}",
+            server.name, server.machine, server.because
+        ));
+    }
+    if let Some(replicas) = database(report).get("replicas").and_then(Value::as_array) {
+        lines.push(String::new());
+        lines.extend(replicas.iter().map(replica));
+    }
+    for note in &plan.not_served {
+        lines.push(format!("  note: {note}"));
+    }
+    lines.join("\n")
+}
+
+fn replica(replica: &Value) -> String {
+    let text = |key: &str| replica.get(key).and_then(Value::as_str).unwrap_or("?").to_owned();
+    let behind = replica.get("lag_bytes").and_then(Value::as_u64).unwrap_or(0);
+    let kind =
+        if replica.get("synchronous") == Some(&Value::Bool(true)) { "synchronous" } else { "asynchronous" };
+    format!("  replica {:<12} {}, {kind}, {behind} bytes behind", text("name"), text("state"))
+}
