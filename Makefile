@@ -1,0 +1,33 @@
+# The commands of the house. `make up` and `make test` are all that a newcomer needs; each installs what it
+# lacks, so neither relies on anything that somebody did to the machine by hand.
+
+.PHONY: help up test drill verify fix
+
+help:
+	@echo "make up      build, and run the example site on this computer until Ctrl-C"
+	@echo "make test    run all checks and tests"
+	@echo "make drill   run what takes longer: fault drills under load"
+	@echo "make verify  check format and lints; writes nothing"
+	@echo "make fix     mend format and lints; writes"
+
+up:
+	scripts/install.sh up
+	cargo build --release --locked --bins
+	target/release/dolmen up --file examples/guestbook/dolmen.toml
+
+test:
+	scripts/install.sh test
+	scripts/test.sh
+
+drill:
+	scripts/install.sh test
+	cargo build --release --locked --bins
+	scripts/drill.py target/release/dolmen
+
+verify:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+fix:
+	cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
+	cargo fmt --all
