@@ -53,7 +53,8 @@ pub(crate) fn socket(text: &str) -> Result<SocketAddr, Wrong> {
 pub(crate) fn host_name(text: &str) -> Result<String, Wrong> {
     let wrong = |why: &str, hint: &str| Err((format!("{text:?} is not a host name: {why}"), hint.to_owned()));
     if let Some((_, rest)) = text.split_once("://") {
-        let host = rest.split(['/', ':']).next().unwrap_or_default();
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let host = authority.rsplit('@').next().and_then(|host| host.split(':').next()).unwrap_or_default();
         return wrong("it is a URL", &format!("write \"{host}\""));
     }
     let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();

@@ -25,6 +25,12 @@ pub fn difference(old: Option<&Plan>, new: &Plan) -> Vec<String> {
     sentences.extend(machines(old, new));
     sentences.extend(servers(old, new));
     sentences.extend(parts(old, new));
+    say(&mut sentences, "the site has another domain", old.domain != new.domain && old.site == new.site);
+    say(&mut sentences, "the site runs on another ground", old.place != new.place);
+    let unserved = new.not_served.iter().filter(|sentence| !old.not_served.contains(sentence));
+    sentences.extend(unserved.cloned());
+    let gone = old.not_served.iter().filter(|sentence| !new.not_served.contains(sentence));
+    sentences.extend(gone.map(|sentence| format!("no longer written: {sentence}")));
     sentences
 }
 

@@ -1,6 +1,6 @@
 //! The site file and what it means.
 //!
-//! Two stages, kept apart on purpose. [`typed`] is what the user wrote, with the place of every value and
+//! Two stages, kept apart on purpose. `typed` is what the user wrote, with the place of every value and
 //! without a single system call. [`Plan`] is what it means: which server runs on which machine at which
 //! address, with every default filled in. A `Plan` is immutable; a changed site file gives a new one with a
 //! higher generation. Nothing in this crate opens a socket or starts a process.

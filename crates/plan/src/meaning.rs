@@ -15,8 +15,8 @@ pub(crate) fn mean(typed: &Typed, ground: &Ground<'_>, notes: &Notes) -> Plan {
     note_contradictions(typed, force, notes);
     let machines = machines::mean(typed.machines.as_deref(), ground);
     let placement = place(typed, force, &machines, notes);
-    let at = servers::Ground { typed, place: ground.place, machines: &machines };
-    let servers = servers(&placement, &at, notes);
+    let given = servers::Given { typed, place: ground.place, machines: &machines };
+    let servers = servers(&placement, &given, notes);
     let domain = typed.domain.as_ref().map(|domain| domain.value.clone());
     let app = typed.app.as_ref().map(|section| section.mean(force.database, notes));
     Plan {
@@ -50,7 +50,7 @@ fn mean_balancer(typed: &Typed, servers: &[Server], ground: &Ground<'_>) -> Bala
 fn mean_web(typed: &Typed, servers: &[Server], ground: &Ground<'_>, notes: &Notes) -> Web {
     let section = typed.web.clone().unwrap_or_default();
     let web = section.mean(targets(servers, Role::App), ground.files, notes);
-    if !section.serves_something(&web) {
+    if typed.web.is_some() && !section.serves_something(&web) && !typed.names.app {
         let hint = "name a folder with `root = \"public\"`, or app servers with `app = [\"10.0.0.5:8000\"]`";
         notes.note(Mistake::at(section.span, "[web] has nothing to serve").hint(hint));
     }
@@ -83,7 +83,7 @@ fn note_contradictions(typed: &Typed, force: Force, notes: &Notes) {
 }
 
 fn note_dns_without_a_name(typed: &Typed, notes: &Notes) {
-    let Some(dns) = typed.dns.as_ref().filter(|dns| !typed.has_domain && !dns.has_zone) else { return };
+    let Some(dns) = typed.dns.as_ref().filter(|dns| !typed.names.domain && !dns.means_zone) else { return };
     let hint = "write `domain = \"www.foobar.com\"` at the top of the file";
     notes.note(Mistake::at(dns.span.clone(), "[dns] has no name to answer for").hint(hint));
 }
@@ -91,7 +91,7 @@ fn note_dns_without_a_name(typed: &Typed, notes: &Notes) {
 fn note_balancer(typed: &Typed, force: Force, notes: &Notes) {
     let Some(balancer) = &typed.balancer else { return };
     match &balancer.servers {
-        None if !force.web && !force.app => {
+        None if !balancer.means_servers && !force.web && !force.app => {
             let hint = "name them: `servers = [\"10.0.0.1:80\", \"10.0.0.2:80\"]`";
             notes.note(Mistake::at(balancer.span.clone(), "[balancer] has no servers to send to").hint(hint));
         }
@@ -107,7 +107,7 @@ fn note_balancer(typed: &Typed, force: Force, notes: &Notes) {
 
 fn note_two_apps(typed: &Typed, notes: &Notes) {
     let written = typed.web.as_ref().and_then(|web| web.app.as_ref());
-    if let Some(app) = written.filter(|_| typed.app.is_some()) {
+    if let Some(app) = written.filter(|_| typed.names.app) {
         let message = "`app` of [web] stands beside an [app] section";
         let hint = "remove `app` to send to the site's own app servers, or the section to send only to these";
         notes.note(Mistake::at(app.span.clone(), message).hint(hint));

@@ -178,6 +178,7 @@ pub struct Dns {
     /// The names that answer with the balancers' addresses (the domain itself).
     pub site: String,
     pub ttl_s: u32,
+    /// The mail address of the zone's keeper, `hostmaster@ZONE` unless the file says another.
     pub mailbox: String,
     pub records: Vec<Record>,
 }

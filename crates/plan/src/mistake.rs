@@ -88,7 +88,10 @@ impl std::error::Error for Mistakes {}
 pub(crate) struct Notes(RefCell<Vec<Mistake>>);
 
 impl Notes {
-    pub(crate) fn note(&self, mistake: Mistake) {
+    /// A message may quote what was written, so passwords are taken out of it here, once for all readers.
+    pub(crate) fn note(&self, mut mistake: Mistake) {
+        mistake.message = without_passwords(&mistake.message);
+        mistake.hint = mistake.hint.as_deref().map(without_passwords);
         self.0.borrow_mut().push(mistake);
     }
 
@@ -191,10 +194,7 @@ fn password_of(source: &str, start: usize) -> Option<Range<usize>> {
 
 fn end_of(source: &str, start: usize, ends: fn(u8) -> bool) -> usize {
     let stops = |byte: &u8| *byte == b'\n' || ends(*byte);
-    source.as_bytes()[start..]
-        .iter()
-        .position(|byte| stops(byte))
-        .map_or(source.len(), |length| start + length)
+    source.as_bytes()[start..].iter().position(stops).map_or(source.len(), |length| start + length)
 }
 
 #[cfg(test)]

@@ -26,13 +26,14 @@ pub(crate) struct Force {
 
 impl Force {
     pub(crate) fn of(typed: &Typed) -> Force {
-        let whole = typed.has_domain && typed.app.is_some();
+        let names = typed.names;
+        let whole = names.domain && names.app;
         Force {
-            dns: whole || typed.dns.is_some(),
-            balancer: whole || typed.balancer.is_some(),
-            web: whole || typed.web.is_some(),
-            app: typed.app.is_some(),
-            database: whole || typed.database.is_some(),
+            dns: whole || names.dns,
+            balancer: whole || names.balancer,
+            web: whole || names.web,
+            app: names.app,
+            database: whole || names.database,
         }
     }
 
@@ -76,7 +77,7 @@ impl Placement {
 
 /// Places every part that is in force, and notes each `on` that names no machine of the site.
 pub(crate) fn place(typed: &Typed, force: Force, machines: &[Machine], notes: &Notes) -> Placement {
-    let chosen = |on: &On| chosen(on, typed.machines.is_some(), machines, notes);
+    let chosen = |on: &On| chosen(on, typed, machines, notes);
     let dns = typed.dns.as_ref().and_then(|section| chosen(&section.on));
     let balancer = typed.balancer.as_ref().and_then(|section| chosen(&section.on));
     let web = typed.web.as_ref().and_then(|section| chosen(&section.on));
@@ -117,12 +118,16 @@ fn names(machines: &[Machine]) -> Vec<String> {
 }
 
 /// The machines of an `on`, or None when the default holds.
-fn chosen(on: &On, has_machines: bool, machines: &[Machine], notes: &Notes) -> Option<Vec<String>> {
+fn chosen(on: &On, typed: &Typed, machines: &[Machine], notes: &Notes) -> Option<Vec<String>> {
+    // A [machines] that could not be read says nothing about which machines there are.
+    if typed.names.machines && typed.machines.is_none() {
+        return None;
+    }
     let mut chosen: Vec<String> = Vec::new();
     for name in &on.as_ref()?.value {
         if !machines.iter().any(|machine| machine.name == name.value) {
             let known = machines.iter().map(|machine| machine.name.as_str());
-            let all = || match has_machines {
+            let all = || match typed.names.machines {
                 true => format!("the machines are {}", names(machines).join(", ")),
                 false => "without [machines] there is only `alpha`".to_owned(),
             };

@@ -26,19 +26,19 @@ const POSTGRES_PORT: u16 = 5432;
 const ALL_CORES: u16 = 0;
 
 /// What is needed to place a server on its ports.
-pub(crate) struct Ground<'a> {
+pub(crate) struct Given<'a> {
     pub(crate) typed: &'a Typed,
     pub(crate) place: Place,
     pub(crate) machines: &'a [Machine],
 }
 
 /// All servers, in the order of a request and of each `on`.
-pub(crate) fn servers(placement: &Placement, ground: &Ground<'_>, notes: &Notes) -> Vec<Server> {
+pub(crate) fn servers(placement: &Placement, given: &Given<'_>, notes: &Notes) -> Vec<Server> {
     let front = front(placement);
     let mut servers = Vec::new();
     for role in ROLES {
         for (index, name) in placement.of(role).iter().enumerate() {
-            let Some(machine) = ground.machines.iter().find(|machine| machine.name == *name) else {
+            let Some(machine) = given.machines.iter().find(|machine| machine.name == *name) else {
                 continue;
             };
             servers.push(Server {
@@ -46,11 +46,11 @@ pub(crate) fn servers(placement: &Placement, ground: &Ground<'_>, notes: &Notes)
                 role,
                 machine: name.clone(),
                 address: machine.address,
-                listen: listens(role, front, machine, ground),
+                listen: listens(role, front, machine, given),
             });
         }
     }
-    note_clashes(&servers, ground, notes);
+    note_clashes(&servers, given, notes);
     servers
 }
 
@@ -59,12 +59,12 @@ fn front(placement: &Placement) -> Option<Role> {
     [Role::Balancer, Role::Web, Role::App].into_iter().find(|role| !placement.of(*role).is_empty())
 }
 
-fn listens(role: Role, front: Option<Role>, machine: &Machine, ground: &Ground<'_>) -> Vec<Listen> {
+fn listens(role: Role, front: Option<Role>, machine: &Machine, given: &Given<'_>) -> Vec<Listen> {
     let is_front = role == Role::Dns || front == Some(role);
-    let address = if is_front { front_address(machine, ground) } else { machine.address };
+    let address = if is_front { front_address(machine, given) } else { machine.address };
     let listen = |name: &str, kind: SocketKind| {
-        let written = written_port(role, name, ground.typed).map(|port| port.value);
-        let port = written.unwrap_or_else(|| default_port(role, name, is_front, ground.place));
+        let written = written_port(role, name, given.typed).map(|port| port.value);
+        let port = written.unwrap_or_else(|| default_port(role, name, is_front, given.place));
         let held = role != Role::Database;
         let sockets = if held { ALL_CORES } else { 1 };
         Listen { name: name.to_owned(), kind, address: SocketAddr::new(address, port), held, sockets }
@@ -81,9 +81,9 @@ fn listens(role: Role, front: Option<Role>, machine: &Machine, ground: &Ground<'
 /// Users come by the public addresses of a machine, which a provider may translate so that the machine
 /// itself never sees them. So a machine with public addresses, or with none written at all, answers in
 /// front on every address that it has.
-fn front_address(machine: &Machine, ground: &Ground<'_>) -> IpAddr {
-    let everywhere = ground.typed.machines.is_none() || !machine.public.is_empty();
-    match ground.place {
+fn front_address(machine: &Machine, given: &Given<'_>) -> IpAddr {
+    let everywhere = given.typed.machines.is_none() || !machine.public.is_empty();
+    match given.place {
         Place::Machines if everywhere && machine.public.iter().any(IpAddr::is_ipv6) => {
             Ipv6Addr::UNSPECIFIED.into()
         }
@@ -146,12 +146,12 @@ struct Taker<'a> {
     span: Option<Range<usize>>,
 }
 
-fn note_clashes(servers: &[Server], ground: &Ground<'_>, notes: &Notes) {
-    let mut takers: Vec<Taker<'_>> = ground.machines.iter().map(agent).collect();
+fn note_clashes(servers: &[Server], given: &Given<'_>, notes: &Notes) {
+    let mut takers: Vec<Taker<'_>> = given.machines.iter().map(agent).collect();
     takers.extend(
         servers
             .iter()
-            .flat_map(|server| server.listen.iter().map(move |listen| taker(server, listen, ground.typed))),
+            .flat_map(|server| server.listen.iter().map(move |listen| taker(server, listen, given.typed))),
     );
     let mut noted: Vec<(&str, &str)> = Vec::new();
     for (index, taker) in takers.iter().enumerate() {

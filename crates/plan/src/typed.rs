@@ -29,6 +29,8 @@ use crate::section::web::WebSection;
 
 /// So many mistakes of TOML itself are reported; in a text that is no TOML every line has one.
 const SYNTAX_MISTAKES_LIMIT: usize = 5;
+/// So many are looked at for that.
+const SYNTAX_ERRORS_LIMIT: usize = 100;
 
 const MINIMAL_SITE: &str = "a whole site is a name and a program:\n\ndomain = \"www.foobar.com\"\n[app]\ncommand = \"python3 app.py\"\n\n`dolmen init` writes one for the application in this folder";
 
@@ -53,12 +55,25 @@ pub(crate) fn or<T: Clone>(written: &Option<Written<T>>, default: T) -> T {
 /// The machines that a part shall run on, as written.
 pub(crate) type On = Option<Written<Vec<Written<String>>>>;
 
+/// Which parts a file names; one that is mistyped or wrong is named as well, so that its absence is not
+/// reported besides.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Names {
+    pub(crate) domain: bool,
+    pub(crate) machines: bool,
+    pub(crate) dns: bool,
+    pub(crate) balancer: bool,
+    pub(crate) web: bool,
+    pub(crate) app: bool,
+    pub(crate) database: bool,
+}
+
 /// A whole site file. A section that is absent is None; one whose keys are all wrong is there but empty.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Typed {
     pub(crate) domain: Option<Written<String>>,
-    /// Whether `domain` is there at all, be it wrong.
-    pub(crate) has_domain: bool,
+    /// What the file means to have, be it written wrong.
+    pub(crate) names: Names,
     /// None: no `[machines]`.
     pub(crate) machines: Option<Vec<MachineEntry>>,
     pub(crate) dns: Option<DnsSection>,
@@ -83,14 +98,14 @@ pub(crate) fn read(text: &str, notes: &Notes) -> Option<Typed> {
         notes.note(Mistake::of_file("the site file is empty").hint(MINIMAL_SITE));
         return None;
     }
-    let table = Table::new("the site file", 0..0, root.get_ref(), notes);
+    let table = Table::new(table::ROOT, 0..0, root.get_ref(), notes);
     Some(read_sections(table))
 }
 
 /// The first mistake of each line: what recovery finds after it on the same line is mostly its echo.
 fn note_syntax(text: &str, errors: &[Error], notes: &Notes) {
     let mut lines = Vec::new();
-    for error in errors {
+    for error in errors.iter().take(SYNTAX_ERRORS_LIMIT) {
         let span = error.span().unwrap_or(0..0);
         let line = text.as_bytes().iter().take(span.start).filter(|byte| **byte == b'\n').count();
         if !lines.contains(&line) && lines.len() < SYNTAX_MISTAKES_LIMIT {
@@ -101,10 +116,9 @@ fn note_syntax(text: &str, errors: &[Error], notes: &Notes) {
 }
 
 fn read_sections(mut root: Table<'_>) -> Typed {
-    let domain = root.get("domain");
-    let typed = Typed {
-        has_domain: domain.is_some(),
-        domain: domain.and_then(|item| item.host_name()),
+    let mut typed = Typed {
+        names: Names::default(),
+        domain: root.get("domain").and_then(|item| item.host_name()),
         machines: root.section("machines", machines::read),
         dns: root.section("dns", DnsSection::read),
         balancer: root.section("balancer", BalancerSection::read),
@@ -115,6 +129,15 @@ fn read_sections(mut root: Table<'_>) -> Typed {
         monitor: root.section("monitor", MonitorSection::read),
         control: root.section("control", ControlSection::read),
         tls: root.section("tls", TlsSection::read),
+    };
+    typed.names = Names {
+        domain: root.means("domain"),
+        machines: root.means("machines"),
+        dns: root.means("dns"),
+        balancer: root.means("balancer"),
+        web: root.means("web"),
+        app: root.means("app"),
+        database: root.means("database"),
     };
     root.close();
     typed

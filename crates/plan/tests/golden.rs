@@ -31,7 +31,9 @@ fn said_of(path: &Path) -> String {
     let name = path.file_name().and_then(|name| name.to_str()).expect("sites have plain names");
     let site = match Site::read(path) {
         Ok(site) => site,
-        Err(mistakes) => return render(&mistakes, "", name, false).replace(&path.display().to_string(), name),
+        Err(mistakes) => {
+            return render(&mistakes, "", name, false).replace(&path.display().to_string(), name);
+        }
     };
     let facts = Facts(site.text().to_owned());
     let place = if facts.has("on machines") { Place::Machines } else { Place::Up { block: 1 } };

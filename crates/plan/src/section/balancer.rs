@@ -25,6 +25,8 @@ pub(crate) struct BalancerSection {
     pub(crate) port: Option<Written<u16>>,
     algorithm: Option<Written<Algorithm>>,
     mode: Option<Written<Mode>>,
+    /// Whether `servers` is there at all, be it wrong or mistyped.
+    pub(crate) means_servers: bool,
     pub(crate) servers: Option<Written<Vec<TargetEntry>>>,
     check: CheckKeys,
     timeouts: TimeoutKeys,
@@ -32,16 +34,18 @@ pub(crate) struct BalancerSection {
 
 impl BalancerSection {
     pub(crate) fn read(mut table: Table<'_>) -> BalancerSection {
-        let section = BalancerSection {
+        let mut section = BalancerSection {
             span: table.span.clone(),
             on: table.on(),
             port: table.port("port"),
+            means_servers: false,
             algorithm: table.get("algorithm").and_then(|item| algorithm(&item)),
             mode: table.get("mode").and_then(|item| item.choice(&MODES)),
             servers: table.get("servers").map(|item| target::read(&item)),
             check: CheckKeys::read(&mut table, "[balancer.check]"),
             timeouts: TimeoutKeys::read(&mut table, "[balancer.timeouts]"),
         };
+        section.means_servers = table.means("servers");
         table.close();
         section
     }

@@ -15,7 +15,7 @@ use crate::typed::{Item, On, Table, Written, did_you_mean, or};
 const TTL_S: u32 = 60;
 /// RFC 2181 section 8.
 const TTL_S_MAX: u32 = 0x7fff_ffff;
-const RECORDS_MAX: usize = 10_000;
+const RECORDS_MAX: usize = 2_000;
 const TYPES: [&str; 8] = ["A", "AAAA", "CNAME", "MX", "TXT", "SRV", "CAA", "NS"];
 
 #[derive(Clone, Debug, Default)]
@@ -25,8 +25,8 @@ pub(crate) struct DnsSection {
     pub(crate) on: On,
     pub(crate) port: Option<Written<u16>>,
     zone: Option<Written<String>>,
-    /// Whether `zone` is there at all, be it wrong.
-    pub(crate) has_zone: bool,
+    /// Whether `zone` is there at all, be it wrong or mistyped.
+    pub(crate) means_zone: bool,
     ttl_s: Option<Written<u32>>,
     mailbox: Option<Written<String>>,
     records: Vec<RecordEntry>,
@@ -42,17 +42,17 @@ struct RecordEntry {
 
 impl DnsSection {
     pub(crate) fn read(mut table: Table<'_>) -> DnsSection {
-        let zone = table.get("zone");
-        let section = DnsSection {
+        let mut section = DnsSection {
             span: table.span.clone(),
             on: table.on(),
             port: table.port("port"),
-            has_zone: zone.is_some(),
-            zone: zone.and_then(|item| item.host_name()),
+            means_zone: false,
+            zone: table.get("zone").and_then(|item| item.host_name()),
             ttl_s: table.get("ttl").and_then(|item| item.ttl_s(0..=TTL_S_MAX)),
             mailbox: table.get("mailbox").and_then(|item| item.checked(mailbox)),
             records: table.get("records").map(|item| records(&item)).unwrap_or_default(),
         };
+        section.means_zone = table.means("zone");
         table.close();
         section
     }

@@ -21,8 +21,8 @@ pub(crate) struct WebSection {
     pub(crate) on: On,
     pub(crate) port: Option<Written<u16>>,
     root: Option<Written<String>>,
-    /// Whether `root` is there at all, be it wrong.
-    has_root: bool,
+    /// Whether `root` or `app` is there at all, be it wrong or mistyped.
+    means_something: bool,
     pub(crate) app: Option<Written<Vec<TargetEntry>>>,
     check: CheckKeys,
     timeouts: TimeoutKeys,
@@ -30,17 +30,17 @@ pub(crate) struct WebSection {
 
 impl WebSection {
     pub(crate) fn read(mut table: Table<'_>) -> WebSection {
-        let root = table.get("root");
-        let section = WebSection {
+        let mut section = WebSection {
             span: table.span.clone(),
             on: table.on(),
             port: table.port("port"),
-            has_root: root.is_some(),
-            root: root.and_then(|item| item.text()),
+            means_something: false,
+            root: table.get("root").and_then(|item| item.text()),
             app: table.get("app").map(|item| target::read(&item)),
             check: CheckKeys::read(&mut table, "[web.check]"),
             timeouts: TimeoutKeys::read(&mut table, "[web.timeouts]"),
         };
+        section.means_something = table.means("root") || table.means("app");
         table.close();
         section
     }
@@ -71,7 +71,7 @@ impl WebSection {
 
     /// Whether the file says what to serve: a folder (be it written wrong) or app servers.
     pub(crate) fn serves_something(&self, web: &Web) -> bool {
-        self.has_root || self.app.is_some() || web.root.is_some() || !web.app.is_empty()
+        self.means_something || web.root.is_some() || !web.app.is_empty()
     }
 }
 

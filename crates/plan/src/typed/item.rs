@@ -145,7 +145,7 @@ impl<'a> Item<'a> {
     pub(crate) fn table(&self, title: &str) -> Option<Table<'a>> {
         match self.value.as_table() {
             Some(table) => Some(self.opened(title, table)),
-            None => self.wrong_kind("a table", &format!("[{}]", self.name)),
+            None => self.wrong_kind("a table", if title.starts_with('[') { title } else { "{ … }" }),
         }
     }
 

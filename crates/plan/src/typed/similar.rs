@@ -11,13 +11,18 @@ pub(crate) fn closest<'k>(typed: &str, known: impl IntoIterator<Item = &'k str>)
     known
         .into_iter()
         .filter_map(|word| Some((distance(&plain, word)?, word)))
-        .min_by_key(|(distance, _)| *distance)
+        .min_by_key(|(distance, word)| (*distance, usize::MAX - letters_in_common(&plain, word)))
         .map(|(_, word)| word)
 }
 
 /// The hint that goes with it.
 pub(crate) fn did_you_mean<'k>(typed: &str, known: impl IntoIterator<Item = &'k str>) -> Option<String> {
     closest(typed, known).map(|word| format!("did you mean `{word}`?"))
+}
+
+/// How many letters two words begin with alike; decides between words that are equally far.
+fn letters_in_common(typed: &str, word: &str) -> usize {
+    typed.chars().zip(word.chars()).take_while(|(one, other)| one == other).count()
 }
 
 /// None: too far apart.
@@ -45,6 +50,7 @@ mod tests {
         assert_eq!(closest("first_byte", known), Some("first-byte"));
         assert_eq!(closest("PORT", known), Some("port"));
         assert_eq!(closest("ports", known), Some("port"));
+        assert_eq!(closest("zon", ["on", "zone"]), Some("zone"));
         assert_eq!(closest("colour", known), None);
         assert_eq!(closest("x", known), None);
     }

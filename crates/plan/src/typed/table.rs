@@ -12,6 +12,8 @@ use super::{On, Written};
 use crate::meant::Value;
 use crate::mistake::{Mistake, Notes};
 
+/// How the file as a whole is named in messages.
+pub(crate) const ROOT: &str = "the site file";
 /// Keys that stand above the first section, and the sections; for hints only.
 const TOP_KEYS: [&str; 1] = ["domain"];
 
@@ -110,14 +112,21 @@ impl<'a> Table<'a> {
         self.get(key)?.value()
     }
 
+    /// Whether a key is there, be its value wrong, or be it mistyped but clearly meant; then nothing needs to
+    /// be said about its absence. To be asked last, when all keys are known.
+    pub(crate) fn means(&self, key: &'static str) -> bool {
+        let meant = |entry: &Entry<'_>| {
+            entry.key == key || !self.asked.contains(&entry.key) && self.closest(entry) == Some(key)
+        };
+        self.entries.iter().any(meant)
+    }
+
     /// Notes every key that nobody asked for, and every required one that is missing.
     pub(crate) fn close(self) {
         let unknown: Vec<&Entry<'_>> =
             self.entries.iter().filter(|entry| !self.asked.contains(&entry.key)).collect();
         for (key, hint) in &self.required {
-            let is = |entry: &Entry<'_>| entry.key == *key;
-            let meant = |entry: &&Entry<'_>| self.closest(entry) == Some(*key);
-            if !self.entries.iter().any(is) && !unknown.iter().any(meant) {
+            if !self.means(key) {
                 let message = format!("{} needs `{key}`", self.title);
                 self.notes.note(Mistake::at(self.span.clone(), message).hint(*hint));
             }
@@ -132,7 +141,7 @@ impl<'a> Table<'a> {
     }
 
     fn note_unknown(&self, entry: &Entry<'_>) {
-        let is_root = self.title == "the site file";
+        let is_root = self.title == ROOT;
         let is_section = is_root && entry.value.get_ref().is_table();
         let message = match is_section {
             true => format!("unknown section [{}]", entry.key),

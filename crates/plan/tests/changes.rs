@@ -1,0 +1,73 @@
+//! What a changed site file would change, in sentences.
+
+use plan::{Ground, NoFiles, Place, Plan, Site, difference, same_meaning};
+
+const SITE: &str = "domain = \"www.foobar.com\"\n[machines]\nalpha = \"10.0.0.1\"\nbeta = \"10.0.0.2\"\n[web]\non = [\"beta\"]\n[app]\ncommand = \"shop\"\n[app.environment]\nKEY = \"one\"\n";
+
+fn plan(text: &str) -> Plan {
+    let ground = Ground { place: Place::Up { block: 1 }, generation: 1, folder: "shop", files: &NoFiles };
+    Site::from_text(text).plan(&ground).expect("the site is right")
+}
+
+#[track_caller]
+fn check(from: &str, to: &str, expect: &[&str]) {
+    assert!(SITE.contains(from), "the site has {from:?}");
+    let (old, new) = (plan(SITE), plan(&SITE.replacen(from, to, 1)));
+    assert_eq!(same_meaning(&old, &new), expect.is_empty());
+    assert_eq!(difference(Some(&old), &new), expect);
+}
+
+#[test]
+fn a_comment_changes_nothing() {
+    check("[web]", "# a word\n[web]", &[]);
+}
+
+#[test]
+fn the_generation_is_no_meaning() {
+    let mut later = plan(SITE);
+    later.generation = 9;
+    assert!(same_meaning(&plan(SITE), &later));
+}
+
+#[test]
+fn a_first_plan_starts_every_server() {
+    let sentences = difference(None, &plan(SITE));
+    assert_eq!(sentences.len(), plan(SITE).servers.len());
+    assert_eq!(sentences[1], "balancer-1 starts on alpha, at http://127.0.1.1:8080");
+}
+
+#[test]
+fn a_second_web_server() {
+    check(
+        "on = [\"beta\"]\n[app]",
+        "on = [\"beta\", \"alpha\"]\n[app]\non = [\"beta\"]",
+        &["web-2 starts on alpha, at http://127.0.1.1:8081", "the balancer sends to other servers"],
+    );
+}
+
+#[test]
+fn a_server_that_moves() {
+    check(
+        "on = [\"beta\"]\n[app]",
+        "on = [\"alpha\"]\n[app]\non = [\"beta\"]",
+        &["web-1 moves from beta to alpha", "the balancer sends to other servers"],
+    );
+}
+
+#[test]
+fn a_changed_variable_is_named_without_its_value() {
+    check("KEY = \"one\"", "KEY = \"two\"", &["the variable KEY changes"]);
+    check("KEY = \"one\"", "OTHER = \"two\"", &["the variable KEY goes", "the variable OTHER comes"]);
+}
+
+#[test]
+fn another_command_and_more_workers() {
+    check(
+        "command = \"shop\"",
+        "command = \"shop -v\"\nworkers = 4",
+        &[
+            "the application is started by `shop -v` instead of `shop`",
+            "each app server has 4 workers instead of 2",
+        ],
+    );
+}
