@@ -1,0 +1,258 @@
+//! The head of a request, checked so that nobody behind us can read it in another way.
+
+use std::ops::Range;
+
+use super::body::Body;
+use super::chunked::Chunked;
+use super::fields::{Fields, Known, NO_FIELDS, tokens};
+use super::target::{self, Target};
+
+/// Why a request is refused. Each has the status that the client is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("the request line or a header field is malformed")]
+    Malformed,
+    #[error("a line of the head does not end in CRLF")]
+    BareLineFeed,
+    #[error("the request line is too long")]
+    TargetTooLong,
+    #[error("the head is too long or has too many fields")]
+    HeadTooLong,
+    #[error("the version is not HTTP/1.0 or HTTP/1.1")]
+    Version,
+    #[error("the request target is malformed")]
+    Target,
+    #[error("the Host field is missing, repeated or malformed")]
+    Host,
+    #[error("Content-Length is repeated or not a plain number")]
+    ContentLength,
+    #[error("both Content-Length and Transfer-Encoding")]
+    BothFramings,
+    #[error("Transfer-Encoding does not end with one chunked, or comes with HTTP/1.0")]
+    TransferEncoding,
+    #[error("a transfer coding other than chunked")]
+    TransferCoding,
+    #[error("the method is CONNECT")]
+    Connect,
+}
+
+impl Refusal {
+    pub fn status(self) -> u16 {
+        match self {
+            Refusal::TargetTooLong => 414,
+            Refusal::HeadTooLong => 431,
+            Refusal::Version => 505,
+            Refusal::TransferCoding | Refusal::Connect => 501,
+            _ => 400,
+        }
+    }
+}
+
+/// A request's head. Owned, and loaded again for each request of a connection.
+#[derive(Clone, Debug, Default)]
+pub struct RequestHead {
+    fields: Fields,
+    method: Range<usize>,
+    target: Range<usize>,
+    host: Option<Range<usize>>,
+    /// Whether the host came from the target, so that the Host field must be written anew.
+    absolute: bool,
+    /// 0 or 1: HTTP/1.0 or HTTP/1.1.
+    minor: u8,
+}
+
+impl RequestHead {
+    /// Reads a complete head, the empty line included, and says how its body is framed.
+    pub fn load(&mut self, head: &[u8]) -> Result<Body, Refusal> {
+        let mut fields = NO_FIELDS;
+        let mut request = httparse::Request::new(&mut fields);
+        match request.parse(head) {
+            Ok(httparse::Status::Complete(length)) if length == head.len() => {}
+            Ok(_) => return Err(Refusal::Malformed),
+            Err(httparse::Error::TooManyHeaders) => return Err(Refusal::HeadTooLong),
+            Err(httparse::Error::Version) if names_version(head) => return Err(Refusal::Version),
+            Err(_) => return Err(Refusal::Malformed),
+        }
+        let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version)
+        else {
+            return Err(Refusal::Malformed);
+        };
+        self.fields.load(head, request.headers);
+        let place = |text: &str| {
+            let start = text.as_ptr() as usize - head.as_ptr() as usize;
+            start..start + text.len()
+        };
+        self.minor = minor;
+        self.method = place(method);
+        self.place_target(place(target), method)?;
+        self.place_host()?;
+        self.framing()
+    }
+
+    /// Understands the target; the absolute form becomes the origin form, and its authority the host
+    /// (RFC 9112 section 3.2.2).
+    fn place_target(&mut self, whole: Range<usize>, method: &str) -> Result<(), Refusal> {
+        self.absolute = false;
+        self.host = None;
+        let text = &self.fields.bytes()[whole.clone()];
+        match target::read(text).ok_or(Refusal::Target)? {
+            Target::Origin => self.target = whole,
+            Target::Asterisk if method == "OPTIONS" => self.target = whole,
+            Target::Absolute { authority, path } => {
+                self.absolute = true;
+                self.host = Some(whole.start + authority.start..whole.start + authority.end);
+                self.target = whole.start + path.start..whole.end;
+                if self.fields.bytes()[self.target.clone()].first() != Some(&b'/') {
+                    let rest = self.fields.bytes()[self.target.clone()].to_vec();
+                    let start = self.fields.append(b"/").start;
+                    self.target = start..self.fields.append(&rest).end;
+                }
+            }
+            Target::Asterisk | Target::Authority if method != "CONNECT" => return Err(Refusal::Target),
+            _ => return Err(Refusal::Connect),
+        }
+        if method == "CONNECT" { Err(Refusal::Connect) } else { Ok(()) }
+    }
+
+    /// One Host field in HTTP/1.1, at most one in 1.0, and a valid one (RFC 9112 section 3.2).
+    fn place_host(&mut self) -> Result<(), Refusal> {
+        let mut hosts = self.fields.list().iter().filter(|field| field.known == Known::Host);
+        let (first, second) = (hosts.next(), hosts.next());
+        if second.is_some() {
+            return Err(Refusal::Host);
+        }
+        let Some(field) = first else {
+            return if self.minor == 0 { Ok(()) } else { Err(Refusal::Host) };
+        };
+        let value = self.fields.value(field);
+        if !target::is_authority(value) {
+            return Err(Refusal::Host);
+        }
+        if !self.absolute {
+            let start = value.as_ptr() as usize - self.fields.bytes().as_ptr() as usize;
+            self.host = Some(start..start + value.len());
+        }
+        Ok(())
+    }
+
+    /// RFC 9112 section 6.3, refusing whatever is not plain.
+    fn framing(&self) -> Result<Body, Refusal> {
+        let mut lengths = self.fields.known(Known::ContentLength);
+        let length = lengths.next();
+        if lengths.next().is_some() {
+            return Err(Refusal::ContentLength);
+        }
+        if self.fields.known(Known::TransferEncoding).next().is_none() {
+            return match length {
+                None => Ok(Body::NONE),
+                Some(text) => plain_number(text).map(Body::Length).ok_or(Refusal::ContentLength),
+            };
+        }
+        if length.is_some() {
+            return Err(Refusal::BothFramings);
+        }
+        self.transfer_coding()
+    }
+
+    /// `chunked`, once and last, and nothing else that we would have to decode.
+    fn transfer_coding(&self) -> Result<Body, Refusal> {
+        let is_chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
+        let codings = || self.fields.known(Known::TransferEncoding).flat_map(tokens);
+        let ends_chunked = codings().last().is_some_and(is_chunked);
+        let times = codings().filter(|coding| is_chunked(coding)).count();
+        if self.minor == 0 || times != 1 || !ends_chunked {
+            return Err(Refusal::TransferEncoding);
+        }
+        if codings().count() > 1 {
+            return Err(Refusal::TransferCoding);
+        }
+        Ok(Body::Chunked(Chunked::with_marks()))
+    }
+
+    pub fn method(&self) -> &str {
+        ascii(&self.fields.bytes()[self.method.clone()])
+    }
+
+    /// Path and query as they came; `*` for `OPTIONS *`.
+    pub fn target(&self) -> &str {
+        ascii(&self.fields.bytes()[self.target.clone()])
+    }
+
+    pub fn path(&self) -> &str {
+        self.target().split_once('?').map_or(self.target(), |(path, _)| path)
+    }
+
+    pub fn query(&self) -> Option<&str> {
+        self.target().split_once('?').map(|(_, query)| query)
+    }
+
+    /// Host and port that the client asked for; absent only with HTTP/1.0.
+    pub fn host(&self) -> Option<&str> {
+        self.host.clone().map(|place| ascii(&self.fields.bytes()[place]))
+    }
+
+    pub fn fields(&self) -> &Fields {
+        &self.fields
+    }
+
+    /// The value of the first field of this name, when it is text of visible ASCII.
+    pub fn field(&self, name: &str) -> Option<&str> {
+        std::str::from_utf8(self.fields.get(name)?).ok()
+    }
+
+    pub fn is_http_1_0(&self) -> bool {
+        self.minor == 0
+    }
+
+    /// Whether the target named the host, so that the Host field is not to be passed on as it came.
+    pub(crate) fn is_absolute(&self) -> bool {
+        self.absolute
+    }
+
+    pub fn is_head(&self) -> bool {
+        self.method() == "HEAD"
+    }
+
+    /// Whether doing it twice is the same as once (RFC 9110 section 9.2.2).
+    pub fn is_idempotent(&self) -> bool {
+        matches!(self.method(), "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE")
+    }
+
+    /// Whether the client wants its connection kept (RFC 9112 section 9.3).
+    pub fn keeps_alive(&self) -> bool {
+        let connection = self.fields.connection;
+        !connection.close && (self.minor == 1 || connection.keep_alive)
+    }
+
+    /// Whether it asks for another protocol (RFC 9110 section 7.8). HTTP/2 over cleartext is never asked for in
+    /// a client's name: behind it requests would pass that nobody looked at.
+    pub fn wants_upgrade(&self) -> bool {
+        let mut protocols = self.fields.known(Known::Upgrade).flat_map(tokens).peekable();
+        self.minor == 1
+            && self.fields.connection.upgrade
+            && protocols.peek().is_some()
+            && protocols.all(|protocol| !protocol.get(..3).is_some_and(|p| p.eq_ignore_ascii_case(b"h2c")))
+    }
+
+    /// Whether it waits for 100 before it sends its body (RFC 9110 section 10.1.1).
+    pub fn expects_continue(&self) -> bool {
+        self.fields.known(Known::Expect).any(|value| value.eq_ignore_ascii_case(b"100-continue"))
+    }
+}
+
+/// Whether the request line is `method target HTTP/digit…`: of a version that we do not speak, and not malformed.
+fn names_version(head: &[u8]) -> bool {
+    let version = head.splitn(3, |byte| *byte == b' ').nth(2).unwrap_or_default();
+    version.starts_with(b"HTTP/") && version.get(5).is_some_and(u8::is_ascii_digit)
+}
+
+/// Text that the parser has checked to be ASCII.
+fn ascii(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap_or_default()
+}
+
+/// Digits and nothing else (RFC 9110 section 8.6), at most 18 of them, so that it fits.
+pub(crate) fn plain_number(text: &[u8]) -> Option<u64> {
+    let plain = !text.is_empty() && text.len() <= 18 && text.iter().all(u8::is_ascii_digit);
+    plain.then(|| text.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
+}

@@ -1,0 +1,122 @@
+//! Finds the end of a head, however it is cut into reads, looking at each byte once.
+
+use memchr::memchr_iter;
+
+use crate::limits;
+
+/// How far a head was looked through. Lives as long as one head is being read.
+#[derive(Clone, Debug, Default)]
+pub struct Scan {
+    /// Bytes that need not be looked at again.
+    seen: usize,
+    /// Where the current line begins.
+    line: usize,
+    /// Where the head begins: after empty lines, which a client may send before a request.
+    begin: usize,
+    empty_lines: usize,
+    /// Whether the first line was complete.
+    first_line: bool,
+}
+
+/// What was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// More bytes are needed.
+    Partial,
+    /// The head is `begin..end`, the empty line included.
+    Head { begin: usize, end: usize },
+    /// A line that ends in LF without CR (RFC 9112 section 2.2 allows to refuse it, and readers disagree on it).
+    BareLineFeed,
+    /// The first line is longer than [`limits::REQUEST_LINE_BYTES`].
+    FirstLineTooLong,
+    /// The whole is longer than [`limits::HEAD_BYTES`].
+    HeadTooLong,
+}
+
+impl Scan {
+    /// Looks at `bytes`, which begin where they began in the last call and may have grown.
+    pub fn advance(&mut self, bytes: &[u8]) -> Found {
+        for at in memchr_iter(b'\n', &bytes[self.seen..]) {
+            let at = self.seen + at;
+            if at == self.line || bytes[at - 1] != b'\r' {
+                return Found::BareLineFeed;
+            }
+            let empty = at == self.line + 1;
+            self.line = at + 1;
+            if empty && self.first_line {
+                return self.complete(at + 1);
+            } else if empty {
+                self.begin = at + 1;
+                self.empty_lines += 1;
+                if self.empty_lines > limits::LEADING_EMPTY_LINES {
+                    return Found::BareLineFeed;
+                }
+            } else if !self.first_line {
+                self.first_line = true;
+                if at - self.begin > limits::REQUEST_LINE_BYTES {
+                    return Found::FirstLineTooLong;
+                }
+            }
+        }
+        self.seen = bytes.len();
+        self.incomplete(bytes.len())
+    }
+
+    /// Whether nothing but empty lines came so far.
+    pub fn is_blank(&self, bytes: &[u8]) -> bool {
+        bytes[self.begin.min(bytes.len())..].iter().all(|byte| *byte == b'\r')
+    }
+
+    fn complete(&self, end: usize) -> Found {
+        if end - self.begin > limits::HEAD_BYTES {
+            return Found::HeadTooLong;
+        }
+        Found::Head { begin: self.begin, end }
+    }
+
+    fn incomplete(&self, length: usize) -> Found {
+        if !self.first_line && length - self.begin > limits::REQUEST_LINE_BYTES {
+            Found::FirstLineTooLong
+        } else if length - self.begin >= limits::HEAD_BYTES {
+            Found::HeadTooLong
+        } else {
+            Found::Partial
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_the_empty_line() {
+        let scan = |bytes: &[u8]| Scan::default().advance(bytes);
+        assert_eq!(scan(b"GET / HTTP/1.1\r\nA: b\r\n\r\nmore"), Found::Head { begin: 0, end: 24 });
+        assert_eq!(scan(b"\r\nGET / HTTP/1.1\r\n\r\n"), Found::Head { begin: 2, end: 20 });
+        assert_eq!(scan(b"GET / HTTP/1.1\r\nA: b\r\n"), Found::Partial);
+        assert_eq!(scan(b"GET / HTTP/1.1\nA: b\r\n"), Found::BareLineFeed);
+        assert_eq!(scan(b"\r\n\r\n\r\n"), Found::BareLineFeed);
+        assert_eq!(scan(b"\n"), Found::BareLineFeed);
+    }
+
+    #[test]
+    fn limits_lines_and_heads() {
+        let line = vec![b'a'; limits::REQUEST_LINE_BYTES + 1];
+        assert_eq!(Scan::default().advance(&line), Found::FirstLineTooLong);
+        let mut head = b"GET / HTTP/1.1\r\n".to_vec();
+        head.resize(limits::HEAD_BYTES, b'a');
+        assert_eq!(Scan::default().advance(&head), Found::HeadTooLong);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_cut_gives_the_same(bytes in "[a\r\n]{0,12}(\r\n\r\n)?", cut in 0usize..16) {
+            let cut = cut.min(bytes.len());
+            let mut scan = Scan::default();
+            let early = scan.advance(&bytes.as_bytes()[..cut]);
+            let late = if early == Found::Partial { scan.advance(bytes.as_bytes()) } else { early };
+            proptest::prop_assert_eq!(late, Scan::default().advance(bytes.as_bytes()));
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! One client's connection: requests one after the other until somebody wants no more.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::task::{Poll, ready};
+use std::time::Instant;
+
+use crate::buffer::Buffer;
+use crate::clock::Deadline;
+use crate::codec::body::Body;
+use crate::codec::request::{Refusal, RequestHead};
+use crate::codec::scan::{Found, Scan};
+use crate::codec::write::{self, Keep};
+use crate::exchange::{Exchange, Handler};
+use crate::limits::{FIRST_REQUEST_GRACE_MS, LINGER_BYTES, LINGER_MS};
+use crate::outcome::Cause;
+use crate::stream::Stream;
+use crate::thread::Thread;
+
+/// The client's side of a connection.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) stream: Stream,
+    pub(crate) address: SocketAddr,
+    /// What came and was not used: the rest of a request, and pipelined ones after it.
+    pub(crate) buffer: Buffer,
+    pub(crate) deadline: Deadline,
+}
+
+/// Counts a connection as open for as long as it lives, however its task ends.
+struct Open(Rc<Thread>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.counts().open.subtract(1);
+    }
+}
+
+pub(crate) fn spawn<H: Handler>(thread: Rc<Thread>, handler: Rc<H>, stream: Stream, address: SocketAddr) {
+    thread.counts().connections.add(1);
+    thread.counts().open.add(1);
+    let open = Open(thread);
+    tokio::task::spawn_local(async move {
+        let thread = &open.0;
+        let deadline = thread.clock.deadline();
+        let mut client = Client { stream, address, buffer: Buffer::default(), deadline };
+        let mut grace = FIRST_REQUEST_GRACE_MS;
+        while wait(thread, &mut client, grace).await {
+            grace = 0;
+            // Boxed, so that an idle connection does not hold the memory of an exchange.
+            if !Box::pin(exchange(thread, &mut client, &*handler)).await {
+                break;
+            }
+        }
+        client.buffer.consume(usize::MAX);
+        client.buffer.rest(&thread.buffers);
+    });
+}
+
+/// Waits for the next request without holding memory for it. False when there will be none. While the thread
+/// drains, this is `grace_ms` more.
+async fn wait(thread: &Thread, client: &mut Client, grace_ms: u64) -> bool {
+    let mut grace_ms = Some(grace_ms);
+    if !client.buffer.is_empty() {
+        return true;
+    }
+    client.buffer.rest(&thread.buffers);
+    client.deadline.set(thread.settings.timeouts.idle_ms);
+    std::future::poll_fn(|context| {
+        if let Poll::Ready(result) = client.stream.poll_readable(context) {
+            return Poll::Ready(result.is_ok());
+        }
+        // What came before the order to end is still answered; poll_readable above has looked.
+        if thread.draining.get() {
+            match grace_ms.take() {
+                Some(0) => return Poll::Ready(false),
+                Some(grace_ms) => client.deadline.shorten(grace_ms),
+                None => {}
+            }
+        }
+        if client.deadline.check(context).is_ok() { Poll::Pending } else { Poll::Ready(false) }
+    })
+    .await
+}
+
+/// One request and its answer. False when the connection is to end.
+async fn exchange<H: Handler>(thread: &Rc<Thread>, client: &mut Client, handler: &H) -> bool {
+    let mut head = RequestHead::default();
+    let body = match read_head(thread, client, &mut head).await {
+        Ok(body) => body,
+        Err(NoHead::Gone) => return false,
+        Err(NoHead::Late) => {
+            refuse(thread, client, 408).await;
+            return false;
+        }
+        Err(NoHead::Refused(refusal)) => {
+            tracing::debug!("refused a request of {}: {refusal}", client.address);
+            refuse(thread, client, refusal.status()).await;
+            return false;
+        }
+    };
+    thread.counts().requests.add(1);
+    let mut exchange = Exchange::new(thread, client, &head, body, Instant::now());
+    let result = handler.handle(&mut exchange).await;
+    if result.is_ok() && !exchange.is_answered() {
+        // A handler that answers nothing is broken, but its client still gets to know.
+        let _ = exchange.reply(500, &[], b"").await;
+    }
+    let (outcome, goes_on, lingers) = exchange.finish(result.is_ok());
+    if outcome.cause.is_none_or(|cause| cause != Cause::Client) && lingers {
+        linger(thread, client).await;
+    }
+    thread.counts().answers[usize::from(outcome.status / 100).min(5)].add(1);
+    handler.ended(&outcome);
+    goes_on
+}
+
+/// Why there is no request.
+enum NoHead {
+    /// The client closed, or the connection broke.
+    Gone,
+    Late,
+    Refused(Refusal),
+}
+
+async fn read_head(thread: &Thread, client: &mut Client, head: &mut RequestHead) -> Result<Body, NoHead> {
+    let Client { stream, buffer, deadline, .. } = client;
+    let mut scan = Scan::default();
+    deadline.set(thread.settings.timeouts.header_ms);
+    loop {
+        match scan.advance(buffer.data()) {
+            Found::Head { begin, end } => {
+                let body = head.load(&buffer.data()[begin..end]).map_err(NoHead::Refused)?;
+                thread.counts().bytes_in.add(end as u64);
+                buffer.consume(end);
+                return Ok(body);
+            }
+            Found::Partial => {}
+            Found::BareLineFeed => return Err(NoHead::Refused(Refusal::BareLineFeed)),
+            Found::FirstLineTooLong => return Err(NoHead::Refused(Refusal::TargetTooLong)),
+            Found::HeadTooLong => return Err(NoHead::Refused(Refusal::HeadTooLong)),
+        }
+        if buffer.is_full() {
+            buffer.enlarge();
+        }
+        let filled = std::future::poll_fn(|context| {
+            if let Poll::Ready(result) = stream.poll_fill(context, buffer, &thread.buffers) {
+                return Poll::Ready(result.map_err(|_| NoHead::Gone));
+            }
+            deadline.check(context).map_err(|_| NoHead::Late)?;
+            Poll::Pending
+        });
+        match filled.await {
+            Ok(0) => return Err(NoHead::Gone),
+            Ok(_) => {}
+            // A client that was only waiting to be asked, or sent nothing but empty lines, is told nothing.
+            Err(NoHead::Late) if scan.is_blank(buffer.data()) => return Err(NoHead::Gone),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Answers what is no request, or none that we take.
+async fn refuse(thread: &Thread, client: &mut Client, status: u16) {
+    thread.counts().refused.add(1);
+    thread.counts().answers[usize::from(status / 100)].add(1);
+    let mut text = Vec::new();
+    write::answer(&mut text, status, &[], Keep::Close, Some(0), &thread.date());
+    if send_all(thread, client, &text).await.is_ok() {
+        linger(thread, client).await;
+    }
+}
+
+/// Sends all of it, or says that the client does not take it.
+pub(crate) async fn send_all(thread: &Thread, client: &mut Client, mut bytes: &[u8]) -> Result<(), Cause> {
+    client.deadline.set(thread.settings.timeouts.body_ms);
+    while !bytes.is_empty() {
+        let sent = std::future::poll_fn(|context| {
+            if let Poll::Ready(result) = client.stream.poll_send(context, bytes) {
+                return Poll::Ready(result.map_err(|_| Cause::Client));
+            }
+            client.deadline.check(context).map_err(|_| Cause::ClientLate)?;
+            Poll::Pending
+        });
+        let count = sent.await?;
+        thread.counts().bytes_out.add(count as u64);
+        client.deadline.set(thread.settings.timeouts.body_ms);
+        bytes = &bytes[count..];
+    }
+    Ok(())
+}
+
+/// Reads and forgets what the client still sends, for a while: a close with unread bytes would be a reset, and
+/// the client might never see the answer (RFC 9112 section 9.6).
+async fn linger(thread: &Thread, client: &mut Client) {
+    client.stream.end_sending();
+    client.buffer.consume(usize::MAX);
+    client.deadline.set(LINGER_MS);
+    let mut seen = 0;
+    std::future::poll_fn(|context| {
+        while seen < LINGER_BYTES && client.deadline.check(context).is_ok() {
+            match ready!(client.stream.poll_fill(context, &mut client.buffer, &thread.buffers)) {
+                Ok(0) | Err(_) => break,
+                Ok(count) => seen += count,
+            }
+            client.buffer.consume(usize::MAX);
+        }
+        Poll::Ready(())
+    })
+    .await;
+}

@@ -1,0 +1,116 @@
+//! One request and its answer, in the hands of a handler.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Instant;
+
+use crate::codec::body::Body;
+use crate::codec::request::RequestHead;
+use crate::codec::write::Keep;
+use crate::connection::Client;
+use crate::outcome::{Cause, Outcome};
+use crate::thread::Thread;
+
+/// What a server does with requests. One is made for each thread, so it need not be `Send`.
+#[allow(async_fn_in_trait)] // futures stay on their thread: a Send bound would only be in the way
+pub trait Handler: 'static {
+    /// Answers the request, by exactly one of `reply`, `reply_file` and a `forward` that succeeds.
+    async fn handle(&self, exchange: &mut Exchange<'_>) -> Result<(), Ended>;
+
+    /// Told what became of each exchange, for an access log. Runs on the thread that serves: it must not block.
+    fn ended(&self, _outcome: &Outcome) {}
+}
+
+/// The exchange is over before its time, because the client or the connection to it failed; there is nobody
+/// left to answer. Handlers pass it on with `?`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the exchange ended before its answer was complete")]
+pub struct Ended;
+
+/// See the head of this file.
+pub struct Exchange<'c> {
+    pub(crate) thread: &'c Rc<Thread>,
+    pub(crate) client: &'c mut Client,
+    pub(crate) head: &'c RequestHead,
+    /// What was not yet read of the request's body.
+    pub(crate) body: Body,
+    pub(crate) answer: Answer,
+    /// Whether the client's connection may serve another request.
+    pub(crate) keep: bool,
+    pub(crate) outcome: Outcome,
+}
+
+/// How far the answer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    None,
+    /// Its head may be with the client, so no other answer can be given.
+    Begun,
+    Complete,
+}
+
+impl fmt::Debug for Exchange<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} of {}", self.head.method(), self.head.target(), self.client.address)
+    }
+}
+
+impl<'c> Exchange<'c> {
+    pub(crate) fn new(
+        thread: &'c Rc<Thread>,
+        client: &'c mut Client,
+        head: &'c RequestHead,
+        body: Body,
+        now: Instant,
+    ) -> Self {
+        let outcome = Outcome::new(client.address, now);
+        Self { thread, client, head, body, answer: Answer::None, keep: head.keeps_alive(), outcome }
+    }
+
+    /// The request; it outlives every borrow of the exchange.
+    pub fn request(&self) -> &'c RequestHead {
+        self.head
+    }
+
+    /// Who sent it: the other end of the connection.
+    pub fn client(&self) -> SocketAddr {
+        self.client.address
+    }
+
+    /// Whether an answer has begun; then no other can be given.
+    pub fn is_answered(&self) -> bool {
+        self.answer != Answer::None
+    }
+
+    /// A name for this request that no other has: 32 hexadecimal digits.
+    pub fn fresh_id(&self) -> String {
+        let [high, low] = self.thread.fresh_id();
+        format!("{high:016x}{low:016x}")
+    }
+
+    /// What the head of the answer says of the connection.
+    pub(crate) fn keep_text(&self) -> Keep {
+        match (self.keep && !self.thread.draining.get(), self.head.is_http_1_0()) {
+            (false, _) => Keep::Close,
+            (true, true) => Keep::Said,
+            (true, false) => Keep::Implied,
+        }
+    }
+
+    /// Notes why it ended before its time.
+    pub(crate) fn broke(&mut self, cause: Cause) -> Ended {
+        self.outcome.cause.get_or_insert(cause);
+        self.keep = false;
+        Ended
+    }
+
+    /// What became of it, whether the connection goes on, and whether it must linger before it is closed.
+    pub(crate) fn finish(mut self, handled: bool) -> (Outcome, bool, bool) {
+        self.outcome.total = self.outcome.began.elapsed();
+        let complete = handled && self.answer == Answer::Complete;
+        let goes_on = complete && self.keep && self.body.is_done() && !self.thread.draining.get();
+        let lingers = complete && !goes_on && (!self.body.is_done() || !self.client.buffer.is_empty());
+        (self.outcome, goes_on, lingers)
+    }
+}

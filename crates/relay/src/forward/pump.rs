@@ -1,0 +1,116 @@
+//! Moves one body from the connection it comes on to the one it goes to, through the buffer of the first.
+//!
+//! It reads only when all that was read has been sent, so a slow reader slows the writer down and the memory in
+//! use is one buffer, whatever the length of the body.
+
+use std::io;
+use std::task::{Context, Poll, ready};
+
+use crate::buffer::Buffer;
+use crate::codec::body::Body;
+use crate::codec::chunked::ChunkError;
+use crate::stream::Stream;
+use crate::thread::Thread;
+
+#[derive(Debug)]
+pub(super) struct Pump {
+    /// What has not been looked at.
+    pub(super) body: Body,
+    /// A head that did not fit before the body.
+    head: Vec<u8>,
+    /// Bytes at the start of the buffer that may go, and those after them that are left out.
+    pass: usize,
+    skip: usize,
+    /// Bytes that went.
+    pub(super) moved: u64,
+    /// Whether it waits for bytes to come, and not for bytes to go.
+    pub(super) starved: bool,
+    /// Whether it was polled before.
+    pub(super) began: bool,
+    /// Whether an answer is being waited for.
+    pub(super) waits: bool,
+}
+
+/// Why a body cannot be moved to its end.
+#[derive(Debug)]
+pub(super) enum Broken {
+    /// It ended too early, or its connection broke.
+    Source,
+    /// The other side takes no more.
+    Sink(io::Error),
+    Chunk(ChunkError),
+}
+
+impl Pump {
+    pub(super) fn new(body: Body) -> Self {
+        let head = Vec::new();
+        Self { body, head, pass: 0, skip: 0, moved: 0, starved: false, began: false, waits: false }
+    }
+
+    /// Bytes at the start of the buffer that were looked at and are still there.
+    pub(super) fn taken(&self) -> usize {
+        self.pass + self.skip
+    }
+
+    /// Sends `head` first, in one write with the beginning of the body if it fits before it.
+    pub(super) fn prepend(&mut self, buffer: &mut Buffer, head: &[u8]) {
+        if buffer.prepend(head) {
+            self.pass = head.len();
+        } else {
+            self.head = head.to_vec();
+        }
+    }
+
+    /// Moves on as far as it goes without waiting. Ready when all of it went.
+    pub(super) fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+        source: &mut Stream,
+        buffer: &mut Buffer,
+        sink: &mut Stream,
+        thread: &Thread,
+    ) -> Poll<Result<(), Broken>> {
+        self.starved = false;
+        while !self.head.is_empty() {
+            let count = ready!(sink.poll_send(context, &self.head)).map_err(Broken::Sink)?;
+            self.head.drain(..count);
+            self.moved += count as u64;
+        }
+        loop {
+            self.look(buffer).map_err(Broken::Chunk)?;
+            while self.pass > 0 {
+                let bytes = &buffer.data()[..self.pass];
+                let count = ready!(sink.poll_send(context, bytes)).map_err(Broken::Sink)?;
+                buffer.consume(count);
+                self.pass -= count;
+                self.moved += count as u64;
+            }
+            if self.skip > 0 {
+                buffer.consume(std::mem::take(&mut self.skip));
+                continue;
+            }
+            if self.body.is_done() {
+                return Poll::Ready(Ok(()));
+            }
+            self.starved = true;
+            match ready!(source.poll_fill(context, buffer, &thread.buffers)) {
+                Ok(0) if !self.body.is_framed() => return Poll::Ready(Ok(())),
+                Ok(0) | Err(_) => return Poll::Ready(Err(Broken::Source)),
+                Ok(_) => self.starved = false,
+            }
+        }
+    }
+
+    /// Takes as many of the bytes at hand as can go in one piece.
+    fn look(&mut self, buffer: &mut Buffer) -> Result<(), ChunkError> {
+        while self.skip == 0 && !self.body.is_done() && buffer.len() > self.pass {
+            let step = self.body.advance(&mut buffer.data_mut()[self.pass..])?;
+            self.pass += step.pass;
+            self.skip = step.skip;
+            if step.pass == 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+}

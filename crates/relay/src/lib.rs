@@ -1,0 +1,72 @@
+//! The HTTP/1.1 engine that balancer, web and app stand on.
+//!
+//! ```text
+//! serve ── one thread per listening socket, nothing shared between them but atomics
+//!   └ connection ── one task per client: waits, reads a head, calls the handler, decides whether to go on
+//!       └ Handler::handle(&mut Exchange) ── the server's own idea of what to do with a request
+//!           ├ Exchange::reply        an answer of our own
+//!           ├ Exchange::reply_file   a file, or a range of it
+//!           └ Exchange::forward      to another server, streaming both ways, tunnel after 101
+//! ```
+//!
+//! How a server uses it:
+//!
+//! ```ignore
+//! struct Shop { fleet: Arc<Fleet> }
+//!
+//! impl relay::Handler for Shop {
+//!     async fn handle(&self, exchange: &mut Exchange<'_>) -> Result<(), Ended> {
+//!         let mut tried = Tried::default();
+//!         loop {
+//!             let Some(member) = self.fleet.next(&tried) else {
+//!                 return exchange.reply(503, &[("retry-after", "1")], b"nobody there").await;
+//!             };
+//!             tried.add(member.index);
+//!             match exchange.forward(member.address, None, &Edits::default()).await {
+//!                 Ok(_) => return Ok(()),
+//!                 Err(error) if error.elsewhere() => self.fleet.failed(member.index, &error),
+//!                 Err(error) => return exchange.reply(error.status(), &[], b"").await,
+//!             }
+//!         }
+//!     }
+//! }
+//!
+//! let stop = relay::Stop::default();
+//! let serving = relay::serve(listeners, settings, stop.clone(), |_thread| Shop { … })?;
+//! // … when told to end:
+//! stop.drain(within);
+//! serving.wait();
+//! ```
+//!
+//! `codec` is sans-IO: bytes in, meaning out; it never opens a socket and never looks at a clock. All system calls
+//! on connections are in [`stream`], which is the seam where another driver than epoll can be put.
+
+mod buffer;
+mod clock;
+pub mod codec;
+mod connection;
+mod counters;
+mod exchange;
+mod fleet;
+mod forward;
+mod limits;
+mod outcome;
+mod pool;
+mod probe;
+mod reply;
+mod serve;
+mod stream;
+mod thread;
+mod tunnel;
+
+pub use codec::request::RequestHead;
+pub use codec::write::{HeadEdits, Via};
+pub use counters::Counters;
+pub use exchange::{Ended, Exchange, Handler};
+pub use fleet::{Fleet, Tried};
+pub use forward::error::ForwardError;
+pub use forward::{Edits, Forwarded};
+pub use limits::{Limits, Settings};
+pub use outcome::{Cause, Outcome};
+pub use probe::{ProbeError, probe};
+pub use serve::{Serving, Stop, serve};

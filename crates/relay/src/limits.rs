@@ -1,0 +1,86 @@
+//! Every limit of the engine, in one place. None may be without a bound: what a client sends decides how much
+//! we work, so each step has a size or a time at which we stop.
+
+use plan::Timeouts;
+
+/// What a server wants of the engine.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub timeouts: Timeouts,
+    pub limits: Limits,
+}
+
+impl Settings {
+    pub fn new(timeouts: Timeouts) -> Self {
+        Self { timeouts, limits: Limits::default() }
+    }
+}
+
+/// Sizes and counts. The defaults are those of this file's constants.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Client connections of one thread; more wait in the backlog.
+    pub connections: usize,
+    /// Idle connections kept to one target by one thread.
+    pub idle_per_target: usize,
+    /// How long an idle connection to a target is kept. Below the five seconds after which Node.js closes one,
+    /// so that we rarely send on a connection that the other end is closing.
+    pub pool_idle_ms: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { connections: 20_000, idle_per_target: 256, pool_idle_ms: 4_000 }
+    }
+}
+
+/// The longest head, of a request or an answer (RFC 6585 section 5: 431).
+pub const HEAD_BYTES: usize = 64 * 1024;
+
+/// The longest request line (RFC 9112 section 3: at least 8000; 414).
+pub const REQUEST_LINE_BYTES: usize = 16 * 1024;
+
+/// The most header fields of one head.
+pub const FIELDS: usize = 128;
+
+/// The longest line that announces a chunk, with its extensions.
+pub const CHUNK_LINE_BYTES: usize = 256;
+
+/// The longest trailer section.
+pub const TRAILER_BYTES: usize = 8 * 1024;
+
+/// Empty lines that may stand before a request (RFC 9112 section 2.2).
+pub const LEADING_EMPTY_LINES: usize = 2;
+
+/// Interim answers (1xx) that one request may have.
+pub const INTERIM_ANSWERS: usize = 16;
+
+/// The buffer that a connection reads into.
+pub const BUFFER_BYTES: usize = 32 * 1024;
+
+/// The buffer that replaces it when a head does not fit.
+pub const LARGE_BUFFER_BYTES: usize = HEAD_BYTES + 8 * 1024;
+
+/// Free space kept before what is read, so that a head that grew by our own headers still fits before the
+/// body and both leave in one write.
+pub const HEADROOM_BYTES: usize = 1024;
+
+/// Unused buffers that a thread keeps for the next connection.
+pub const FREE_BUFFERS: usize = 64;
+
+/// What is read and thrown away after an answer that did not wait for the rest of the request, so that the
+/// client reads the answer before it sees a reset.
+pub const LINGER_BYTES: usize = 256 * 1024;
+
+/// How long that may take.
+pub const LINGER_MS: u64 = 1_000;
+
+/// How long a new connection may wait with its first request while the thread drains: its client has been told
+/// that it is connected.
+pub const FIRST_REQUEST_GRACE_MS: u64 = 500;
+
+/// The body of an answer of our own up to which it leaves in one write with its head.
+pub const ANSWER_COPY_BYTES: usize = 32 * 1024;
+
+/// What is sent from a file in one system call, so that one large file does not hold up a thread.
+pub const FILE_SLICE_BYTES: usize = 512 * 1024;

@@ -1,0 +1,198 @@
+//! Threads, listeners and the end: one thread for each listening socket, each with a runtime of its own.
+
+use std::io;
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::watch;
+
+use crate::clock::TICK;
+use crate::connection;
+use crate::counters::Counters;
+use crate::exchange::Handler;
+use crate::limits::Settings;
+use crate::stream::Stream;
+use crate::thread::Thread;
+
+/// How long a thread waits after an accept that failed for want of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Connections that are taken from the backlog at the end, so that none that was made is left without an answer.
+const LAST_ACCEPTS: usize = 4096;
+
+/// Tells all threads to end. Clones tell the same threads.
+#[derive(Clone, Debug)]
+pub struct Stop(watch::Sender<Option<Duration>>);
+
+impl Default for Stop {
+    fn default() -> Self {
+        Self(watch::Sender::new(None))
+    }
+}
+
+impl Stop {
+    /// Nothing new is taken; what is under way may go on for this long.
+    pub fn drain(&self, within: Duration) {
+        self.0.send_replace(Some(within));
+    }
+}
+
+/// The running threads.
+#[derive(Debug)]
+pub struct Serving {
+    threads: Vec<JoinHandle<()>>,
+    counters: Counters,
+}
+
+impl Serving {
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Whether a thread has ended without being told to.
+    pub fn is_broken(&self) -> bool {
+        self.threads.iter().any(JoinHandle::is_finished)
+    }
+
+    /// Waits until all threads have ended, which they do after [`Stop::drain`].
+    pub fn wait(self) {
+        for thread in self.threads {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the engine ended in a panic");
+            }
+        }
+    }
+}
+
+/// Serves each listener on a thread of its own until `stop` says otherwise. `handler` is called once on each
+/// thread, so what it makes need not be shared.
+pub fn serve<H, F>(
+    listeners: Vec<TcpListener>,
+    settings: Settings,
+    stop: Stop,
+    handler: F,
+) -> io::Result<Serving>
+where
+    H: Handler,
+    F: Fn(usize) -> H + Send + Clone + 'static,
+{
+    let counters = Counters::new(listeners.len());
+    let mut threads = Vec::new();
+    for (index, listener) in listeners.into_iter().enumerate() {
+        listener.set_nonblocking(true)?;
+        let thread_counters = counters.clone();
+        let (settings, handler, orders) = (settings.clone(), handler.clone(), stop.0.subscribe());
+        let seed = random_seed()?;
+        // The runtime is made here, so that what it lacks is an error of the caller's.
+        let run = move || {
+            let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+            match runtime {
+                Ok(runtime) => runtime.block_on(async move {
+                    let thread = Rc::new(Thread::new(index, settings, thread_counters, seed));
+                    run(thread, listener, Rc::new(handler(index)), orders).await;
+                }),
+                Err(error) => tracing::error!("cannot make a runtime: {error}"),
+            }
+        };
+        threads.push(std::thread::Builder::new().name(format!("relay-{index}")).spawn(run)?);
+    }
+    Ok(Serving { threads, counters })
+}
+
+fn random_seed() -> io::Result<[u64; 2]> {
+    let mut bytes = [0; 16];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    let number = u128::from_ne_bytes(bytes);
+    Ok([(number >> 64) as u64, number as u64])
+}
+
+/// The life of one thread: accept until told to end, then let connections finish.
+async fn run<H: Handler>(
+    thread: Rc<Thread>,
+    listener: TcpListener,
+    handler: Rc<H>,
+    mut orders: watch::Receiver<Option<Duration>>,
+) {
+    let listener = match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!("cannot listen: {error}"),
+    };
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    let within = loop {
+        let free = thread.counts().open.get() < thread.settings.limits.connections as u64;
+        tokio::select! {
+            accepted = listener.accept(), if free => admit(&thread, &handler, accepted).await,
+            _ = ticks.tick() => thread.turn(),
+            changed = orders.changed() => {
+                let order = *orders.borrow_and_update();
+                if let Some(within) = order {
+                    break within;
+                } else if changed.is_err() {
+                    break Duration::ZERO;
+                }
+            }
+        }
+    };
+    take_last(&thread, &handler, &listener).await;
+    drop(listener);
+    drain(&thread, within, ticks).await;
+}
+
+async fn admit<H: Handler>(
+    thread: &Rc<Thread>,
+    handler: &Rc<H>,
+    accepted: io::Result<(tokio::net::TcpStream, std::net::SocketAddr)>,
+) {
+    match accepted.and_then(|(stream, address)| Ok((Stream::new(stream)?, address))) {
+        Ok((stream, address)) => connection::spawn(Rc::clone(thread), Rc::clone(handler), stream, address),
+        Err(error) if is_of_the_connection(&error) => {
+            tracing::debug!("a connection was gone at once: {error}")
+        }
+        Err(error) => {
+            tracing::warn!("cannot accept a connection: {error}");
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+        }
+    }
+}
+
+/// Errors that concern one connection and not the listener (accept(2)).
+fn is_of_the_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, InvalidInput, NotConnected};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted | InvalidInput | NotConnected)
+}
+
+/// Takes what waits in the backlog: those clients believe that they are connected.
+async fn take_last<H: Handler>(thread: &Rc<Thread>, handler: &Rc<H>, listener: &tokio::net::TcpListener) {
+    for _ in 0..LAST_ACCEPTS {
+        let next = std::future::poll_fn(|context| match listener.poll_accept(context) {
+            std::task::Poll::Ready(Ok(accepted)) => std::task::Poll::Ready(Some(accepted)),
+            _ => std::task::Poll::Ready(None),
+        });
+        let Some(accepted) = next.await else { return };
+        admit(thread, handler, Ok(accepted)).await;
+    }
+}
+
+/// Waits for the connections to end, at most `within`. Idle ones end at once, the others after their answer.
+async fn drain(thread: &Rc<Thread>, within: Duration, mut ticks: tokio::time::Interval) {
+    thread.draining.set(true);
+    thread.pool.clear();
+    let end = tokio::time::Instant::now() + within;
+    // New connections get one turn to be read before they count as idle.
+    tokio::task::yield_now().await;
+    thread.turn();
+    while thread.counts().open.get() > 0 && tokio::time::Instant::now() < end {
+        tokio::select! {
+            _ = ticks.tick() => thread.turn(),
+            () = tokio::time::sleep_until(end) => {}
+        }
+    }
+    let left = thread.counts().open.get();
+    if left > 0 {
+        tracing::info!("{left} connections did not finish within {within:?} and were closed");
+    }
+}

@@ -1,0 +1,83 @@
+//! What the connections of one thread share. Nothing in it is seen by another thread but the counters.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::SystemTime;
+
+use crate::buffer::Buffers;
+use crate::clock::Clock;
+use crate::codec::date::DateText;
+use crate::counters::{Counters, Counts};
+use crate::limits::Settings;
+use crate::pool::Pool;
+
+#[derive(Debug)]
+pub(crate) struct Thread {
+    pub(crate) settings: Settings,
+    pub(crate) clock: Rc<Clock>,
+    pub(crate) pool: Pool,
+    pub(crate) buffers: Buffers,
+    /// Whether connections are to end as soon as they can.
+    pub(crate) draining: Cell<bool>,
+    counters: Counters,
+    index: usize,
+    date: RefCell<DateText>,
+    scratch: RefCell<Vec<u8>>,
+    ids: Cell<[u64; 2]>,
+}
+
+impl Thread {
+    pub(crate) fn new(index: usize, settings: Settings, counters: Counters, seed: [u64; 2]) -> Self {
+        Self {
+            settings,
+            clock: Rc::new(Clock::new()),
+            pool: Pool::default(),
+            buffers: Buffers::default(),
+            draining: Cell::new(false),
+            counters,
+            index,
+            date: RefCell::default(),
+            scratch: RefCell::default(),
+            ids: Cell::new(seed),
+        }
+    }
+
+    pub(crate) fn counts(&self) -> &Counts {
+        self.counters.thread(self.index)
+    }
+
+    /// Once a tick: deadlines, old connections.
+    pub(crate) fn turn(&self) {
+        self.clock.turn(self.draining.get());
+        self.pool.sweep(self.clock.now());
+    }
+
+    pub(crate) fn date(&self) -> [u8; 29] {
+        *self.date.borrow_mut().at(SystemTime::now())
+    }
+
+    /// An empty text to write a head in; give it back with [`Thread::give_scratch`].
+    pub(crate) fn take_scratch(&self) -> Vec<u8> {
+        self.scratch.take()
+    }
+
+    pub(crate) fn give_scratch(&self, mut scratch: Vec<u8>) {
+        scratch.clear();
+        self.scratch.replace(scratch);
+    }
+
+    /// 128 bits that no other request has, by SplitMix64 over a random start. Not a secret: it names, it does not
+    /// protect.
+    pub(crate) fn fresh_id(&self) -> [u64; 2] {
+        let [high, low] = self.ids.get();
+        let next = low.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.ids.set([high, next]);
+        [high, mix(next)]
+    }
+}
+
+fn mix(mut value: u64) -> u64 {
+    value = (value ^ value >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    value = (value ^ value >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    value ^ value >> 31
+}
