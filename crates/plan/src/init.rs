@@ -91,12 +91,26 @@ fn procfile_command(text: &str) -> Option<String> {
     }
 }
 
+/// gunicorn where it is asked for, else the server that Django itself brings.
 fn django_command(folder: &Folder<'_>) -> String {
-    let wsgi = folder.names.iter().find_map(|name| name.strip_suffix("/wsgi.py"));
-    match wsgi.filter(|package| is_plain(package)) {
+    let asks_for_gunicorn = ["requirements.txt", "pyproject.toml"]
+        .iter()
+        .filter_map(|name| (folder.read)(name))
+        .any(|text| text.contains("gunicorn"));
+    let package =
+        (folder.read)("manage.py").as_deref().and_then(settings_package).filter(|_| asks_for_gunicorn);
+    match package {
         Some(package) => format!("gunicorn {package}.wsgi"),
         None => "sh -c 'exec python3 manage.py runserver --noreload \"$HOST:$PORT\"'".to_owned(),
     }
+}
+
+/// The package whose settings manage.py names: `os.environ.setdefault("DJANGO_SETTINGS_MODULE", "shop.settings")`.
+fn settings_package(text: &str) -> Option<String> {
+    let words = text.split(['"', '\'']);
+    let package =
+        words.filter_map(|word| word.strip_suffix(".settings")).find(|package| is_plain(package))?;
+    Some(package.to_owned())
 }
 
 /// `[[bin]] name`, or else `[package] name`.

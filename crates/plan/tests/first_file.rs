@@ -40,7 +40,8 @@ fn programs() {
     check(&[("package.json", "{}")], "npm start");
     check(&[("app.py", "")], "python3 app.py");
     check(&[("main.py", ""), ("package.json", "{}")], "python3 main.py");
-    check(&[("manage.py", ""), ("shop/wsgi.py", "")], "gunicorn shop.wsgi");
+    let manage = "os.environ.setdefault('DJANGO_SETTINGS_MODULE', 'store.settings')";
+    check(&[("manage.py", manage), ("requirements.txt", "django\ngunicorn\n")], "gunicorn store.wsgi");
     check(&[("manage.py", "")], "sh -c 'exec python3 manage.py runserver --noreload \"$HOST:$PORT\"'");
     check(&[("Gemfile", "")], "sh -c 'exec bundle exec puma --bind \"tcp://$HOST:$PORT\"'");
     check(&[("Cargo.toml", "[package]\nname = \"store\"\n")], "store");

@@ -7,7 +7,7 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use plan::{Files, Ground, Place, Site, describe, render};
+use plan::{Disk, Files, Ground, Place, Site, describe, render};
 
 struct Facts(String);
 
@@ -67,4 +67,27 @@ fn every_site_is_said_to_be_what_it_is() {
         }
     }
     assert!(wrong.is_empty(), "other than expected (UPDATE=1 accepts it):\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_example_site_has_the_whole_path_twice() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/guestbook");
+    let site = Site::read(&folder.join("dolmen.toml")).expect("the example has a site file");
+    let files = Disk { folder };
+    let ground = Ground { place: Place::Up { block: 1 }, generation: 1, folder: "guestbook", files: &files };
+    let plan = site.plan(&ground).expect("the example is right");
+    let names: Vec<&str> = plan.servers.iter().map(|server| server.name.as_str()).collect();
+    let expected = [
+        "dns-1",
+        "balancer-1",
+        "web-1",
+        "web-2",
+        "app-1",
+        "app-2",
+        "gate-1",
+        "gate-2",
+        "database-1",
+        "database-2",
+    ];
+    assert_eq!(names, expected);
 }
