@@ -168,7 +168,7 @@ fn start(manager: &mut Manager, major: u32) -> Result<(), ActError> {
     command.stdout(log).stderr(second);
     let (child, _) = Child::spawn(&mut command).map_err(cannot("start postgres"))?;
     manager.set_up = false;
-    manager.postgres = Some(Running { child, since: Instant::now(), log_from });
+    manager.postgres = Some(Running { child, since: Instant::now(), answered: false, log_from });
     Ok(())
 }
 

@@ -53,7 +53,10 @@ fn say(action: Action, state: State, text: impl Into<String>) -> Decision {
 /// See the head of this file.
 pub(crate) fn decide(seen: &Seen) -> Decision {
     let (action, sentence) = match &seen.process {
-        Process::Running { since, answer, last_error } => {
+        Process::Running { answer: Err(why), since, answered, last_error } => {
+            not_answering(*answered || *since >= SLOW_START, why, last_error.as_deref())
+        }
+        Process::Running { answer: Ok(answer), since, last_error, .. } => {
             running(seen, *since, answer, last_error.as_deref())
         }
         Process::Stopped { leftovers: 0 } => stopped(seen),
@@ -161,11 +164,10 @@ fn duty_contradiction(seen: &Seen, system_identifier: u64, standby: bool) -> Opt
     }
 }
 
-fn running(seen: &Seen, since: Duration, answer: &Result<Answer, String>, error: Option<&str>) -> Decision {
+fn running(seen: &Seen, since: Duration, answer: &Answer, error: Option<&str>) -> Decision {
     match (answer, &seen.duty) {
-        (Err(why), _) => not_answering(since, why, error),
         (
-            Ok(Answer::Primary { timeline, replicas, synchronous_names, set_up }),
+            Answer::Primary { timeline, replicas, synchronous_names, set_up },
             Duty::Primary { replicas: planned, synchronous },
         ) => {
             let streaming = replicas.iter().any(|replica| replica.state == "streaming");
@@ -181,18 +183,18 @@ fn running(seen: &Seen, since: Duration, answer: &Result<Answer, String>, error:
             };
             (action, primary_sentence(seen, *timeline, replicas, waits, *set_up))
         }
-        (Ok(Answer::Replica { streaming, lag_bytes, .. }), Duty::Replica { primary, upstream, .. }) => {
+        (Answer::Replica { streaming, lag_bytes, .. }, Duty::Replica { primary, upstream, .. }) => {
             if let Some(refusal) = contradiction(seen) {
                 return say(Action::Stop, State::Unhealthy, refusal);
             }
             (Action::Wait, replica_sentence(primary, upstream, *streaming, *lag_bytes, since, error))
         }
-        (Ok(Answer::Primary { .. }), Duty::Replica { primary, .. }) => say(
+        (Answer::Primary { .. }, Duty::Replica { primary, .. }) => say(
             Action::Stop,
             State::Unhealthy,
             format!("postgres takes writes although {primary} is the primary: it is stopped, its data kept"),
         ),
-        (Ok(Answer::Replica { .. }), Duty::Primary { .. }) => say(
+        (Answer::Replica { .. }, Duty::Primary { .. }) => say(
             Action::Wait,
             State::Unhealthy,
             "postgres follows another server although the plan makes it the primary",
@@ -200,8 +202,8 @@ fn running(seen: &Seen, since: Duration, answer: &Result<Answer, String>, error:
     }
 }
 
-fn not_answering(since: Duration, why: &str, error: Option<&str>) -> Decision {
-    if since < SLOW_START {
+fn not_answering(should: bool, why: &str, error: Option<&str>) -> Decision {
+    if !should {
         return say(Action::Wait, State::Starting, format!("postgres is starting: {why}"));
     }
     let said = error.map(|error| format!("; it last said: {error}")).unwrap_or_default();
@@ -261,6 +263,10 @@ fn replica_sentence(
     }
     let why = match (upstream, error) {
         (Upstream::Unreachable(why), _) => format!(": {why}"),
+        // It was away for longer than the primary keeps its log (max_slot_wal_keep_size).
+        (_, Some(error)) if error.contains("has already been removed") => {
+            format!(": {error}; move the folder of this server away to have {primary} copied anew")
+        }
         (_, Some(error)) => format!(": {error}"),
         (_, None) => String::new(),
     };

@@ -33,14 +33,18 @@ use report::Counters;
 use serve::Kind;
 use targets::{Busy, Targets};
 
-/// The most connections that one gate holds open at a time, where the limit on open files allows it.
-pub const CONNECTIONS: usize = 4096;
+/// How much a gate takes on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// The most connections that are open at a time, where the limit on open files allows it.
+    connections: usize,
+    /// The most connections that wait for a server at a time.
+    held: usize,
+    /// How long a new connection is held while no server takes it.
+    hold: Duration,
+}
 
-/// The most connections that wait for a server at a time.
-pub const HELD: usize = 512;
-
-/// How long a new connection is held while no server takes it.
-pub const HOLD: Duration = Duration::from_secs(10);
+const LIMITS: Limits = Limits { connections: 4096, held: 512, hold: Duration::from_secs(10) };
 
 /// The most clients that are told of a refusal at a time; more are just closed.
 const REFUSALS: usize = 64;
@@ -82,8 +86,8 @@ pub(crate) struct Gate {
     targets: watch::Receiver<Arc<Targets>>,
     busy: Arc<Busy>,
     counters: Counters,
-    connections: Arc<Semaphore>,
-    limit: usize,
+    connections: Semaphore,
+    limits: Limits,
     held: Semaphore,
     refusals: Semaphore,
     /// Held connections try one after the other, so that a server that comes back is not stormed.
@@ -95,6 +99,27 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
+    fn new(
+        from: IpAddr,
+        targets: watch::Receiver<Arc<Targets>>,
+        ending: watch::Receiver<bool>,
+        limits: Limits,
+    ) -> Self {
+        Self {
+            from,
+            targets,
+            busy: Arc::default(),
+            counters: Counters::default(),
+            connections: Semaphore::new(limits.connections),
+            limits,
+            held: Semaphore::new(limits.held),
+            refusals: Semaphore::new(REFUSALS),
+            turn: tokio::sync::Mutex::new(()),
+            reached: Mutex::new(None),
+            ending,
+        }
+    }
+
     fn reached(&self) -> MutexGuard<'_, Option<Result<(), String>>> {
         self.reached.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
@@ -112,20 +137,8 @@ async fn serve_until_stopped(
     let first = targets::first(&start.plan, &start.secrets)?;
     let (targets_sender, targets) = watch::channel(Arc::new(first));
     let (ending_sender, ending) = watch::channel(false);
-    let limit = sockets::raise_file_limit(CONNECTIONS);
-    let gate = Arc::new(Gate {
-        from: start.me.address,
-        targets,
-        busy: Arc::default(),
-        counters: Counters::default(),
-        connections: Arc::new(Semaphore::new(limit)),
-        limit,
-        held: Semaphore::new(HELD),
-        refusals: Semaphore::new(REFUSALS),
-        turn: tokio::sync::Mutex::new(()),
-        reached: Mutex::new(None),
-        ending,
-    });
+    let limits = Limits { connections: sockets::raise_file_limit(LIMITS.connections), ..LIMITS };
+    let gate = Arc::new(Gate::new(start.me.address, targets, ending, limits));
     // Every connection has a sender; the receiver ends when the last one is gone.
     let (alive, all_gone) = mpsc::channel::<()>(1);
     let mut accepting = Vec::new();
@@ -192,7 +205,7 @@ async fn drain(
     within: Duration,
     ending: &watch::Sender<bool>,
 ) {
-    let open = gate.limit - gate.connections.available_permits();
+    let open = gate.limits.connections - gate.connections.available_permits();
     line.report(State::Draining, format!("waiting for {open} connections to end"));
     if tokio::time::timeout(within.mul_f32(0.9), all_gone.recv()).await.is_err() {
         ending.send_replace(true);

@@ -40,19 +40,29 @@ pub(crate) fn last_error(path: &Path, from: u64) -> Option<String> {
     worst(&String::from_utf8_lossy(&text))
 }
 
+/// Errors that only say that something went wrong; what, stands in an earlier line of another kind.
+const VAGUE: [&str; 2] = ["contains errors", "could not create any TCP/IP sockets"];
+
+/// What such an earlier line contains.
+const CAUSES: [&str; 4] = ["parameter", "syntax error", "could not bind", "could not translate"];
+
 /// The last line of the worst kind: a PANIC tells more than the messages of those whom it ended. A refusal
 /// of one client (`user@database` stands before it) says nothing of the server.
 fn worst(text: &str) -> Option<String> {
-    let last = |mark: &str| {
+    let last = |mark: &str, wanted: &dyn Fn(&str, &str) -> bool| {
         text.lines().rev().find_map(|line| {
             let (before, message) = line.split_once(mark)?;
-            let of_a_client = before.contains('@') && mark == "FATAL:  ";
-            (!of_a_client).then(|| message.trim().to_owned())
+            wanted(before, message).then(|| message.trim().to_owned())
         })
     };
-    ["PANIC:  ", "FATAL:  ", "ERROR:  "].into_iter().find_map(last).or_else(|| {
-        text.lines().rev().find_map(|line| line.split_once("error: ")).map(|(_, said)| said.trim().to_owned())
-    })
+    let of_the_server = |before: &str, _: &str| !before.contains('@');
+    let marks = ["PANIC:  ", "FATAL:  ", "ERROR:  ", "error: "];
+    let message = marks.into_iter().find_map(|mark| last(mark, &of_the_server))?;
+    if VAGUE.iter().any(|vague| message.contains(vague)) {
+        let causes = |_: &str, message: &str| CAUSES.iter().any(|cause| message.contains(cause));
+        return last("LOG:  ", &causes).or(Some(message));
+    }
+    Some(message)
 }
 
 #[cfg(test)]
@@ -71,5 +81,8 @@ mod tests {
             "yes"
         );
         assert_eq!(worst("LOG:  starting\n"), None);
+        let log = "1 [7] LOG:  unrecognized configuration parameter \"wrk_mem\" in file \"dolmen.conf\" line 40\n\
+                   1 [7] FATAL:  configuration file \"dolmen.conf\" contains errors\n";
+        assert!(worst(log).unwrap().starts_with("unrecognized configuration parameter \"wrk_mem\""));
     }
 }

@@ -100,6 +100,8 @@ pub(crate) struct Place {
 pub(crate) struct Running {
     pub(crate) child: Child,
     pub(crate) since: Instant,
+    /// Whether it has answered a question yet.
+    pub(crate) answered: bool,
     /// The length of the log when it started: what stands before is not about it.
     pub(crate) log_from: u64,
 }
@@ -163,17 +165,14 @@ impl Manager {
     /// The whole life.
     async fn serve(mut self) -> Result<(), Error> {
         let line = self.start.line.clone();
-        loop {
-            let within = tokio::select! {
-                within = line.stopped() => within,
-                never = self.turns() => match never {},
-            };
-            let stopping = self.duty_name();
-            line.report(State::Draining, format!("{stopping}, stopping postgres"));
-            self.session = None;
-            act::stop(&mut self, within).await;
-            return Ok(());
-        }
+        let within = tokio::select! {
+            within = line.stopped() => within,
+            never = self.turns() => match never {},
+        };
+        line.report(State::Draining, format!("{}, stopping postgres", self.duty_name()));
+        self.session = None;
+        act::stop(&mut self, within).await;
+        Ok(())
     }
 
     /// Looks, decides, says and acts for ever. May be dropped at any await: tools that run are killed.
@@ -260,9 +259,13 @@ impl Manager {
         if let Err(error) = log_file::shorten(&self.folder.log()) {
             tracing::debug!("the log of postgres cannot be shortened: {error}");
         }
-        let since = running.since.elapsed();
+        let (since, answered) = (running.since.elapsed(), running.answered);
         let last_error = log_file::last_error(&self.folder.log(), running.log_from);
-        Process::Running { since, answer: self.ask_postgres().await, last_error }
+        let answer = self.ask_postgres().await;
+        if let (Some(running), Ok(_)) = (&mut self.postgres, &answer) {
+            running.answered = true;
+        }
+        Process::Running { since, answered, answer, last_error }
     }
 
     async fn ask_postgres(&mut self) -> Result<Answer, String> {

@@ -67,6 +67,8 @@ pub(crate) enum Process {
     Stopped { leftovers: usize },
     Running {
         since: Duration,
+        /// Whether it answered at any time since it was started.
+        answered: bool,
         /// What it answered on the local socket, or why it did not.
         answer: Result<Answer, String>,
         /// The last error in its log, for sentences that say why something does not work.

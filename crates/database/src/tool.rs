@@ -28,6 +28,10 @@ pub(crate) enum ToolError {
 pub(crate) fn command(bin: &Path, tool: &str) -> Command {
     let mut command = Command::new(bin.join(tool));
     command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("LC_ALL", "C").stdin(Stdio::null());
+    // A PostgreSQL in a folder of its own may need its libraries named.
+    if let Some(libraries) = std::env::var_os("LD_LIBRARY_PATH") {
+        command.env("LD_LIBRARY_PATH", libraries);
+    }
     command
 }
 

@@ -1,11 +1,14 @@
 //! Real PostgreSQL: a primary, a replica and a gate, each a process of its own, on 127.0.41.x.
 
+#![allow(clippy::unwrap_used)] // a test
+
 #[path = "real/site.rs"]
 mod site;
 
 use std::time::{Duration, Instant};
 
-use site::{Site, until};
+use link::report::State;
+use site::{App, Running, Site, until};
 
 /// Not a test: what a server of these tests runs. See [`site::be_a_server`].
 #[test]
@@ -13,49 +16,240 @@ fn server_process() {
     site::be_a_server();
 }
 
-async fn number(client: &tokio_postgres::Client, query: &str) -> i64 {
-    client.query_one(query, &[]).await.unwrap().get(0)
+/// Everything runs, and commits wait for the replica.
+fn start_all(site: &Site) -> [Running; 3] {
+    let servers = ["database-1", "database-2", "gate-1"].map(|server| site.start(server));
+    site.healthy("database-2");
+    site.synchronous();
+    site.gate_ready();
+    servers
+}
+
+async fn table(site: &Site) -> App {
+    let writer = site.client("gate-1", "read-write").await.unwrap();
+    writer
+        .batch_execute("CREATE TABLE entry (message text); INSERT INTO entry VALUES ('hello')")
+        .await
+        .unwrap();
+    writer
+}
+
+/// Through the read-only gate to a replica that has this many entries, which may take a moment: for what is
+/// shown to arrive, and after a fault for the replica to follow again.
+async fn reads(site: &Site, wanted: i64) {
+    let deadline = Instant::now() + Duration::from_secs(15);
+    loop {
+        let reader = site.client("gate-1", "read-only").await.unwrap();
+        let of_replica = reader.text("SELECT pg_is_in_recovery()::text").await == "true";
+        let number = reader.number("SELECT count(*) FROM entry").await.ok();
+        reader.close().await;
+        if of_replica && number == Some(wanted) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "not {wanted} but {number:?}, of the replica: {of_replica}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 #[tokio::test]
 async fn what_is_written_through_the_gate_is_read_from_the_replica() {
     let site = Site::new("replicates", 1, "");
-    let begun = Instant::now();
-    let servers = ["database-1", "database-2", "gate-1"].map(|server| site.start(server));
+    let servers = start_all(&site);
+    let writer = table(&site).await;
+    assert_eq!(writer.text("SHOW synchronous_standby_names").await, "ANY 1 (\"database-2\")");
+    assert_eq!(writer.text("SHOW work_mem").await, "8MB");
+    assert_eq!(writer.text("SHOW data_checksums").await, "on");
+    assert_eq!(writer.text("SELECT host(inet_client_addr())").await, "127.0.41.1", "its machine's address");
+    let rights = "SELECT rolsuper::text || rolreplication::text FROM pg_roles WHERE rolname = current_user";
+    assert_eq!(writer.text(rights).await, "falsefalse");
+    reads(&site, 1).await;
+    writer.close().await;
+    servers.into_iter().rev().for_each(Running::stop);
+    until("no process is left", || site.processes() == 0);
+    // The second start, on what is there: at once synchronous, whether or not the replica is.
+    let _servers = start_all(&site);
+    reads(&site, 1).await;
+}
+
+#[tokio::test]
+async fn a_killed_postgres_is_back_and_new_connections_only_pause() {
+    let site = Site::new("postgres-killed", 11, "");
+    let _servers = start_all(&site);
+    let writer = table(&site).await;
+    kill(site.postmaster("database-1"));
+    assert!(writer.number("SELECT pg_sleep(20)::text::bigint").await.is_err(), "its connections are cut");
+    // Not one refused: the gate holds it until the primary is back.
+    let writer = site.client("gate-1", "read-write").await.unwrap();
+    writer.execute("INSERT INTO entry VALUES ('again')", &[]).await.unwrap();
+    reads(&site, 2).await;
+    kill(site.postmaster("database-2"));
+    site.wait("database-2", |report| report.state != State::Healthy);
+    site.healthy("database-2");
+    writer.execute("INSERT INTO entry VALUES ('and again')", &[]).await.unwrap();
+    site.gate_ready();
+    reads(&site, 3).await;
+}
+
+#[tokio::test]
+async fn a_killed_manager_takes_postgres_with_it_and_goes_on_from_there() {
+    let site = Site::new("manager-killed", 21, "");
+    let [mut one, mut two, _gate] = start_all(&site);
+    let _writer = table(&site).await;
+    let postmaster = site.postmaster("database-1");
+    one.kill();
+    until("the kernel ends postgres too", || !alive(postmaster));
+    let _one = site.start("database-1");
     site.healthy("database-1");
-    println!("primary after {:?}", begun.elapsed());
+    two.kill();
+    let _two = site.start("database-2");
     site.healthy("database-2");
     site.synchronous();
     site.gate_ready();
-    println!("all after {:?}", begun.elapsed());
-    let writer = site.client("gate-1", "read-write").await.unwrap();
-    writer.batch_execute("CREATE TABLE entry (message text)").await.unwrap();
-    writer.execute("INSERT INTO entry VALUES ('hello')", &[]).await.unwrap();
-    let names = writer.query_one("SHOW synchronous_standby_names", &[]).await.unwrap();
-    assert_eq!(names.get::<_, String>(0), "ANY 1 (\"database-2\")");
-    let mine = writer.query_one("SHOW work_mem", &[]).await.unwrap();
-    assert_eq!(mine.get::<_, String>(0), "8MB");
-    let reader = site.client("gate-1", "read-only").await.unwrap();
-    let recovery =
-        reader.query_one("SELECT pg_is_in_recovery(), host(inet_client_addr())", &[]).await.unwrap();
-    assert!(recovery.get::<_, bool>(0), "the read-only gate leads to the replica");
-    assert_eq!(recovery.get::<_, String>(1), "127.0.41.1", "from its own machine's address");
-    let mut seen = 0;
-    let deadline = Instant::now() + Duration::from_secs(5);
-    while seen == 0 && Instant::now() < deadline {
-        seen = number(&reader, "SELECT count(*) FROM entry").await;
+    reads(&site, 1).await;
+}
+
+#[test]
+fn a_manager_killed_at_any_step_of_the_beginning_ends_in_the_same_place() {
+    let site = Site::new("beginning-killed", 31, "");
+    for step in ["making a new", "starting postgres", "making roles"] {
+        let mut one = site.start("database-1");
+        site.wait("database-1", |report| report.because.contains(step) || report.state == State::Healthy);
+        one.kill();
     }
-    assert_eq!(seen, 1);
-    // The second start, on what is there.
-    drop((writer, reader));
-    servers.into_iter().rev().for_each(site::Running::stop);
-    assert_eq!(site.processes(), 0);
-    let begun = Instant::now();
-    let _servers = ["database-1", "database-2", "gate-1"].map(|server| site.start(server));
+    let _one = site.start("database-1");
     site.healthy("database-1");
+    for step in ["copying", " of ", "starting postgres"] {
+        let mut two = site.start("database-2");
+        site.wait("database-2", |report| report.because.contains(step) || report.state == State::Healthy);
+        two.kill();
+    }
+    let _two = site.start("database-2");
     site.healthy("database-2");
-    site.gate_ready();
-    println!("second start after {:?}", begun.elapsed());
+    assert!(!site.folder("database-2").join("data.new").exists());
+}
+
+#[tokio::test]
+async fn a_commit_waits_while_the_replica_is_away() {
+    let site = Site::new("replica-away", 41, "");
+    let [_one, two, _gate] = start_all(&site);
+    let writer = table(&site).await;
+    two.stop();
+    site.wait("database-1", |report| {
+        report.state == State::Unhealthy && report.because.contains("commits wait until database-2 is back")
+    });
+    let insert = writer.execute("INSERT INTO entry VALUES ('waits')", &[]);
+    tokio::pin!(insert);
+    // That it waits cannot be seen but by waiting; the other half of the proof is that it ends below.
+    assert!(
+        tokio::time::timeout(Duration::from_millis(500), &mut insert).await.is_err(),
+        "acknowledged alone"
+    );
+    // Reads go to the primary meanwhile.
+    site.wait("gate-1", |report| report.because.contains("read-only to the same"));
     let reader = site.client("gate-1", "read-only").await.unwrap();
-    assert_eq!(number(&reader, "SELECT count(*) FROM entry").await, 1);
+    assert_eq!(reader.number("SELECT count(*) FROM entry").await.unwrap(), 1);
+    let _two = site.start("database-2");
+    insert.await.unwrap();
+    assert_eq!(reader.number("SELECT count(*) FROM entry").await.unwrap(), 2);
+}
+
+#[tokio::test]
+async fn a_cancel_passes_the_gate() {
+    let site = Site::new("cancel", 51, "");
+    let _servers = start_all(&site);
+    for listen in ["read-write", "read-only"] {
+        let client = site.client("gate-1", listen).await.unwrap();
+        let token = client.cancel_token();
+        let statement = client.batch_execute("SELECT pg_sleep(60)");
+        let cancel = async {
+            // Until the statement runs a cancel has no effect, so it is repeated.
+            loop {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                token.cancel_query(tokio_postgres::NoTls).await.unwrap();
+            }
+        };
+        let result = tokio::select! {
+            result = statement => result,
+            () = cancel => Ok(()),
+        };
+        let code = result.unwrap_err().code().cloned();
+        assert_eq!(code, Some(tokio_postgres::error::SqlState::QUERY_CANCELED), "{listen}");
+    }
+}
+
+#[test]
+fn a_deep_folder_works_and_what_contradicts_the_plan_is_left_alone() {
+    let site = Site::new("deep", 61, &"x".repeat(150));
+    let one = site.start("database-1");
+    site.healthy("database-1");
+    let two = site.start("database-2");
+    site.healthy("database-2");
+    two.stop();
+    one.stop();
+    let data = |server: &str| site.folder(server).join("data");
+    let refused = |server: &str, text: &str| {
+        let running = site.start(server);
+        site.wait(server, |report| report.state == State::Unhealthy && report.because.contains(text));
+        assert!(data(server).join("PG_VERSION").exists());
+        running.stop();
+    };
+    // A primary's data where a replica should be.
+    let aside = data("database-2").with_file_name("aside");
+    std::fs::rename(data("database-2").join("standby.signal"), &aside).unwrap();
+    refused("database-2", "was a primary's");
+    std::fs::rename(&aside, data("database-2").join("standby.signal")).unwrap();
+    // Made by a version that is not here.
+    let version = data("database-1").join("PG_VERSION");
+    let content = std::fs::read_to_string(&version).unwrap();
+    link::disk::replace(&version, b"13\n", link::disk::Access::Everyone).unwrap();
+    refused("database-1", "made by PostgreSQL 13, which is not installed here");
+    link::disk::replace(&version, content.as_bytes(), link::disk::Access::Everyone).unwrap();
+    // Gone: nobody begins empty by accident.
+    std::fs::rename(data("database-1"), &aside).unwrap();
+    let running = site.start("database-1");
+    site.wait("database-1", |report| report.because.contains("is gone: put it back"));
+    running.stop();
+    // The primary of another cluster: the replica keeps what it has.
+    std::fs::remove_file(site.folder("database-1").join("memory.json")).unwrap();
+    let _one = site.start("database-1");
+    site.healthy("database-1");
+    refused("database-2", "but database-1 has cluster");
+}
+
+#[test]
+fn why_postgres_cannot_start_is_told_in_its_own_words() {
+    let mut site = Site::new("cannot-start", 71, "");
+    let address = site.plan.server("database-1").unwrap().listens("postgres").unwrap();
+    let taken = std::net::TcpListener::bind(address).unwrap();
+    let one = site.start("database-1");
+    site.wait("database-1", |report| {
+        report.state == State::Unhealthy && report.because.contains("could not bind IPv4 address")
+    });
+    // It goes on trying: what is mended is enough.
+    drop(taken);
+    site.healthy("database-1");
+    one.stop();
+    let set = |site: &mut Site, key: &str, value: &str| {
+        site.plan.database.as_mut().unwrap().settings = [(key.to_owned(), value.to_owned())].into();
+    };
+    set(&mut site, "wrk_mem", "1MB");
+    let one = site.start("database-1");
+    site.wait("database-1", |report| {
+        report.state == State::Unhealthy && report.because.contains("parameter \"wrk_mem\"")
+    });
+    one.stop();
+    set(&mut site, "port", "1");
+    let mut one = site.start("database-1");
+    assert!(!one.process.wait().unwrap().success());
+    assert!(site.output("database-1").contains("the port follows from the plan; remove it"));
+}
+
+fn kill(pid: u32) {
+    let pid = rustix::process::Pid::from_raw(pid as i32).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+}
+
+/// A process that is dead but not reaped yet has no current folder any more.
+fn alive(pid: u32) -> bool {
+    std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok()
 }

@@ -39,7 +39,12 @@ fn with(mut seen: Seen, change: impl FnOnce(&mut Seen)) -> Seen {
 }
 
 fn runs(seen: Seen, answer: Answer) -> Seen {
-    let process = Process::Running { since: Duration::from_secs(9), answer: Ok(answer), last_error: None };
+    let process = Process::Running {
+        since: Duration::from_secs(9),
+        answered: true,
+        answer: Ok(answer),
+        last_error: None,
+    };
     with(seen, |seen| {
         seen.data = data(matches!(seen.duty, Duty::Replica { .. }));
         seen.process = process;
@@ -165,19 +170,21 @@ fn a_running_replica() {
 
 #[test]
 fn a_postgres_that_does_not_answer() {
-    let silent = |seconds, error: Option<&str>| {
+    let silent = |seconds, answered, error: Option<&str>| {
         with(fresh(primary()), |seen| {
             seen.data = data(false);
             seen.process = Process::Running {
                 since: Duration::from_secs(seconds),
+                answered,
                 answer: Err("silence".into()),
                 last_error: error.map(str::to_owned),
             };
         })
     };
-    check(silent(1, None), Action::Wait, State::Starting, "postgres is starting: silence");
+    check(silent(1, false, None), Action::Wait, State::Starting, "postgres is starting: silence");
     let text = "does not answer: silence; it last said: out of memory";
-    check(silent(61, Some("out of memory")), Action::Wait, State::Unhealthy, text);
+    check(silent(61, false, Some("out of memory")), Action::Wait, State::Unhealthy, text);
+    check(silent(1, true, Some("out of memory")), Action::Wait, State::Unhealthy, text);
 }
 
 #[test]

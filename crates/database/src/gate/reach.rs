@@ -1,4 +1,4 @@
-//! Getting a client's first message answered by a server, however long that takes up to [`HOLD`].
+//! Getting a client's first message answered by a server, however long that takes up to the gate's limit.
 //!
 //! While the primary restarts, a new connection is held and tried again rather than refused: an application
 //! with a reconnecting pool sees a pause and not an error. A server that answers "not now" (57P03: starting,
@@ -15,7 +15,7 @@ use super::opening::Opening;
 use super::refuse::{Code, message, sqlstate};
 use super::serve::Kind;
 use super::targets::{Counted, Target};
-use super::{Gate, HELD, HOLD, sockets};
+use super::{Gate, sockets};
 
 /// Between two tries of all held connections together.
 const TRY_AGAIN: Duration = Duration::from_millis(50);
@@ -49,7 +49,7 @@ pub(crate) async fn reach(
     opening: &Opening,
     kept: Option<Reached>,
 ) -> Result<Reached, Refusal> {
-    let deadline = Instant::now() + HOLD;
+    let deadline = Instant::now() + gate.limits.hold;
     let first = async {
         if let Some(kept) = kept
             && let Ok(reached) = exchange(kept, opening).await
@@ -67,7 +67,8 @@ pub(crate) async fn reach(
         return Err(Refusal {
             code: Code::CannotConnectNow,
             message: format!(
-                "the database cannot be reached ({why}) and {HELD} connections wait for it already"
+                "the database cannot be reached ({why}) and {} connections wait for it already",
+                gate.limits.held
             ),
         });
     };
@@ -93,7 +94,7 @@ fn too_long(why: &str, gate: &Gate) -> Refusal {
         "{} on {} cannot be reached: {why}; waited {} s for it",
         primary.name,
         primary.address,
-        HOLD.as_secs()
+        gate.limits.hold.as_secs()
     );
     Refusal { code: Code::CannotConnectNow, message }
 }

@@ -8,7 +8,7 @@ use link::Line;
 use link::report::State;
 
 use super::serve::Kind;
-use super::{Gate, HOLD, sockets};
+use super::{Gate, sockets};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
@@ -98,7 +98,7 @@ fn sentence(gate: &Gate, reached: Option<Result<(), String>>) -> (State, String)
     match reached {
         Some(Ok(())) => (State::Healthy, targets.to_string()),
         Some(Err(why)) => {
-            let wait = HOLD.as_secs();
+            let wait = gate.limits.hold.as_secs();
             let text = format!("{primary} cannot be reached: {why}; new connections wait up to {wait} s");
             (State::Unhealthy, text)
         }

@@ -31,7 +31,7 @@ pub(crate) async fn serve(gate: &Gate, kind: Kind, client: TcpStream) {
     gate.counters.accepted(kind).add();
     let Ok(_permit) = gate.connections.try_acquire() else {
         gate.counters.refused.add();
-        let message = format!("sorry, too many clients already: this gate takes {}", gate.limit);
+        let message = format!("sorry, too many clients already: this gate takes {}", gate.limits.connections);
         return tell(gate, client, None, Code::TooManyConnections, &message).await;
     };
     let mut ending = gate.ending.clone();

@@ -55,7 +55,7 @@ impl fmt::Display for Targets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "read-write to {} on {}, read-only ", self.primary.name, self.primary.address)?;
         match self.replicas.len() {
-            0 => write!(f, "to the same"),
+            0 => write!(f, "to the same server"),
             1 => write!(f, "over 1 replica"),
             more => write!(f, "over {more} replicas"),
         }

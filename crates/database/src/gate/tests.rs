@@ -1,1 +1,348 @@
+//! The gate before servers of the tests' own making, which speak as much of the protocol as a gate reads.
 
+use std::net::{Ipv4Addr, SocketAddr};
+
+use link::report::{DatabaseReport, MachineReport, MachineState, ServerReport, SiteReport};
+use plan::Role;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::targets::{Address, Target};
+use super::*;
+
+const STARTUP: [u8; 9] = [0, 0, 0, 9, 0, 3, 0, 0, 0];
+const ENCRYPT: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+const CANCEL: [u8; 16] = [0, 0, 0, 16, 4, 210, 22, 46, 1, 2, 3, 4, 5, 6, 7, 8];
+
+/// AuthenticationOk.
+const WELCOME: [u8; 9] = [b'R', 0, 0, 0, 8, 0, 0, 0, 0];
+
+/// `the database system is starting up`.
+const NOT_NOW: &[u8] = b"E\0\0\0\x1dSFATAL\0C57P03\0Mstarting\0\0";
+
+/// A listener that answers each startup message with these, one after the other and the last one again, then
+/// echoes. It tells what it was sent first on each connection.
+async fn server(answers: Vec<&'static [u8]>) -> (SocketAddr, mpsc::Receiver<Vec<u8>>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (sender, receiver) = mpsc::channel(64);
+    tokio::spawn(async move {
+        let mut answers = answers.into_iter().peekable();
+        let mut answer = WELCOME.as_slice();
+        while let Ok((stream, _)) = listener.accept().await {
+            answer = answers.next().unwrap_or(answer);
+            tokio::spawn(converse(stream, answer, sender.clone()));
+        }
+    });
+    (address, receiver)
+}
+
+async fn converse(mut stream: TcpStream, answer: &'static [u8], heard: mpsc::Sender<Vec<u8>>) {
+    loop {
+        let mut message = vec![0; 64];
+        let Ok(length @ 1..) = stream.read(&mut message).await else { return };
+        message.truncate(length);
+        let first = message == STARTUP;
+        let reply = match &message[..] {
+            _ if message == CANCEL => &b""[..],
+            _ if message == ENCRYPT => b"N",
+            _ if first => answer,
+            other => other,
+        };
+        let reply = reply.to_vec();
+        heard.send(message).await.unwrap();
+        if reply.is_empty() || stream.write_all(&reply).await.is_err() || (first && answer[0] == b'E') {
+            return;
+        }
+    }
+}
+
+struct Bench {
+    gate: Arc<Gate>,
+    targets: watch::Sender<Arc<Targets>>,
+    _ending: watch::Sender<bool>,
+}
+
+fn target(name: &str, address: SocketAddr) -> Target {
+    Target { name: name.into(), address: Address::Ours(address) }
+}
+
+fn bench(primary: SocketAddr, replicas: &[SocketAddr], limits: Limits) -> Bench {
+    let named =
+        |(number, address): (usize, &SocketAddr)| target(&format!("database-{}", number + 2), *address);
+    let targets = Targets {
+        primary: target("database-1", primary),
+        replicas: replicas.iter().enumerate().map(named).collect(),
+        primary_says: None,
+    };
+    let (sender, receiver) = watch::channel(Arc::new(targets));
+    let (ending_sender, ending) = watch::channel(false);
+    let gate = Arc::new(Gate::new(Ipv4Addr::LOCALHOST.into(), receiver, ending, limits));
+    Bench { gate, targets: sender, _ending: ending_sender }
+}
+
+fn limits() -> Limits {
+    Limits { connections: 8, held: 8, hold: Duration::from_secs(5) }
+}
+
+/// A client's end of a connection that the gate serves.
+async fn connect(bench: &Bench, kind: Kind) -> TcpStream {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (stream, _) = listener.accept().await.unwrap();
+    let gate = Arc::clone(&bench.gate);
+    tokio::spawn(async move { serve::serve(&gate, kind, stream).await });
+    client
+}
+
+async fn says(client: &mut TcpStream, bytes: &[u8]) {
+    let mut read = vec![0; bytes.len()];
+    client.read_exact(&mut read).await.unwrap();
+    assert_eq!(read, bytes);
+}
+
+/// The SQLSTATE and message of the refusal that ends this connection.
+async fn refusal(client: &mut TcpStream) -> (String, String) {
+    let mut bytes = Vec::new();
+    client.read_to_end(&mut bytes).await.unwrap();
+    assert_eq!(bytes[0], b'E');
+    let text = |field: Option<&str>| field.unwrap().to_owned();
+    (text(refuse::sqlstate(&bytes[5..])), text(refuse::message(&bytes[5..])))
+}
+
+/// An address where nobody listens.
+async fn nobody() -> SocketAddr {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap()
+}
+
+#[tokio::test]
+async fn bytes_pass_both_ways_and_an_end_is_passed_on() {
+    let (primary, mut heard) = server(vec![]).await;
+    let bench = bench(primary, &[], limits());
+    let mut client = connect(&bench, Kind::ReadWrite).await;
+    client.write_all(&ENCRYPT).await.unwrap();
+    says(&mut client, b"N").await;
+    client.write_all(&STARTUP).await.unwrap();
+    says(&mut client, &WELCOME).await;
+    client.write_all(b"select").await.unwrap();
+    says(&mut client, b"select").await;
+    client.shutdown().await.unwrap();
+    let mut rest = Vec::new();
+    client.read_to_end(&mut rest).await.unwrap();
+    assert!(rest.is_empty());
+    // On one and the same connection to the server.
+    assert_eq!(heard.recv().await.unwrap(), ENCRYPT);
+    assert_eq!(heard.recv().await.unwrap(), STARTUP);
+    assert_eq!(heard.recv().await.unwrap(), b"select");
+}
+
+#[tokio::test]
+async fn a_server_that_says_not_now_is_asked_again() {
+    let (primary, _heard) = server(vec![NOT_NOW, NOT_NOW, &WELCOME]).await;
+    let bench = bench(primary, &[], limits());
+    let mut client = connect(&bench, Kind::ReadWrite).await;
+    client.write_all(&STARTUP).await.unwrap();
+    says(&mut client, &WELCOME).await;
+}
+
+#[tokio::test]
+async fn a_client_is_held_until_the_primary_is_back() {
+    let bench = bench(nobody().await, &[], limits());
+    let mut client = connect(&bench, Kind::ReadWrite).await;
+    client.write_all(&STARTUP).await.unwrap();
+    // Held: the gate has tried and failed.
+    while bench.gate.held.available_permits() == limits().held {
+        tokio::task::yield_now().await;
+    }
+    let (primary, _heard) = server(vec![]).await;
+    bench.targets.send_modify(|targets| Arc::make_mut(targets).primary = target("database-2", primary));
+    says(&mut client, &WELCOME).await;
+    assert_eq!(bench.gate.held.available_permits(), limits().held);
+}
+
+#[tokio::test]
+async fn waiting_ends_with_a_proper_error() {
+    let hold = Duration::from_millis(200);
+    let bench = bench(nobody().await, &[], Limits { hold, ..limits() });
+    let mut client = connect(&bench, Kind::ReadWrite).await;
+    client.write_all(&ENCRYPT).await.unwrap();
+    says(&mut client, b"N").await;
+    client.write_all(&STARTUP).await.unwrap();
+    let (code, message) = refusal(&mut client).await;
+    assert_eq!(code, "57P03");
+    assert!(message.contains("database-1") && message.contains("refused"), "{message}");
+}
+
+#[tokio::test]
+async fn a_server_that_says_nothing_does_not_hold_a_client_for_ever() {
+    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let hold = Duration::from_millis(200);
+    let bench = bench(silent.local_addr().unwrap(), &[], Limits { hold, ..limits() });
+    let mut client = connect(&bench, Kind::ReadWrite).await;
+    client.write_all(&STARTUP).await.unwrap();
+    assert_eq!(refusal(&mut client).await.0, "57P03");
+}
+
+#[tokio::test]
+async fn too_many_are_refused_and_too_many_waiting_too() {
+    let full = bench(nobody().await, &[], Limits { connections: 0, ..limits() });
+    let mut client = connect(&full, Kind::ReadWrite).await;
+    client.write_all(&STARTUP).await.unwrap();
+    assert_eq!(refusal(&mut client).await.0, "53300");
+    let waiting = bench(nobody().await, &[], Limits { held: 0, ..limits() });
+    let mut client = connect(&waiting, Kind::ReadOnly).await;
+    client.write_all(&STARTUP).await.unwrap();
+    let (code, message) = refusal(&mut client).await;
+    assert_eq!((code.as_str(), message.contains("connections wait")), ("57P03", true), "{message}");
+}
+
+#[tokio::test]
+async fn a_held_client_that_goes_is_forgotten() {
+    let bench = bench(nobody().await, &[], limits());
+    let mut client = connect(&bench, Kind::ReadWrite).await;
+    client.write_all(&STARTUP).await.unwrap();
+    while bench.gate.held.available_permits() == limits().held {
+        tokio::task::yield_now().await;
+    }
+    drop(client);
+    while bench.gate.connections.available_permits() < limits().connections {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_connection_to_an_old_primary_is_cut() {
+    let (old, _heard) = server(vec![]).await;
+    let (new, _heard) = server(vec![]).await;
+    let bench = bench(old, &[], limits());
+    let mut client = connect(&bench, Kind::ReadWrite).await;
+    client.write_all(&STARTUP).await.unwrap();
+    says(&mut client, &WELCOME).await;
+    bench.targets.send_modify(|targets| Arc::make_mut(targets).primary = target("database-2", new));
+    assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn reads_go_to_the_replica_with_the_fewest_connections_and_past_one_that_is_gone() {
+    let (primary, mut on_primary) = server(vec![]).await;
+    let (two, mut on_two) = server(vec![]).await;
+    let (three, mut on_three) = server(vec![]).await;
+    let bench = bench(primary, &[two, nobody().await, three], limits());
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        let mut client = connect(&bench, Kind::ReadOnly).await;
+        client.write_all(&STARTUP).await.unwrap();
+        says(&mut client, &WELCOME).await;
+        clients.push(client);
+    }
+    let count = |heard: &mut mpsc::Receiver<Vec<u8>>| std::iter::from_fn(|| heard.try_recv().ok()).count();
+    assert_eq!([count(&mut on_primary), count(&mut on_two), count(&mut on_three)], [0, 2, 2]);
+    bench.targets.send_modify(|targets| Arc::make_mut(targets).replicas.clear());
+    let mut client = connect(&bench, Kind::ReadOnly).await;
+    client.write_all(&STARTUP).await.unwrap();
+    says(&mut client, &WELCOME).await;
+    assert_eq!(count(&mut on_primary), 1);
+}
+
+#[tokio::test]
+async fn a_cancel_reaches_every_server_that_may_have_made_its_key() {
+    let (primary, mut on_primary) = server(vec![]).await;
+    let (two, mut on_two) = server(vec![]).await;
+    let bench = bench(primary, &[two], limits());
+    let mut client = connect(&bench, Kind::ReadWrite).await;
+    client.write_all(&CANCEL).await.unwrap();
+    assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+    assert_eq!(on_primary.recv().await.unwrap(), CANCEL);
+    assert!(on_two.try_recv().is_err());
+    let mut client = connect(&bench, Kind::ReadOnly).await;
+    client.write_all(&CANCEL).await.unwrap();
+    assert_eq!(on_two.recv().await.unwrap(), CANCEL);
+}
+
+fn report(name: &str, state: State, primary: bool, streaming: bool, lag_bytes: u64) -> ServerReport {
+    let timeline = 1;
+    ServerReport {
+        name: name.into(),
+        role: Role::Database,
+        machine: "beta".into(),
+        pid: None,
+        state,
+        because: "told".into(),
+        listen: Vec::new(),
+        counters: Default::default(),
+        database: Some(DatabaseReport { primary, timeline, streaming, lag_bytes, ..Default::default() }),
+    }
+}
+
+#[test]
+fn targets_follow_the_reports_and_stay_without_them() {
+    let plan = plan_of_three();
+    let before = targets::first(&plan, &Default::default()).unwrap();
+    assert_eq!((before.primary.name.as_str(), before.replicas.len()), ("database-1", 0));
+    let site = |servers: Vec<ServerReport>| {
+        let address = String::new();
+        let because = String::new();
+        let machine =
+            MachineReport { name: "beta".into(), address, state: MachineState::Up, because, servers };
+        SiteReport { machines: vec![machine] }
+    };
+    let check = |servers, primary: &str, replicas: &[&str]| {
+        let next = targets::next(&plan, &site(servers), &before);
+        let names: Vec<_> = next.replicas.iter().map(|target| target.name.as_str()).collect();
+        assert_eq!((next.primary.name.as_str(), &names[..]), (primary, replicas));
+    };
+    let one = || report("database-1", State::Healthy, true, false, 0);
+    check(vec![], "database-1", &[]);
+    check(vec![one(), report("database-2", State::Healthy, false, true, 9)], "database-1", &["database-2"]);
+    let far = targets::LAG_LIMIT_BYTES + 1;
+    check(vec![one(), report("database-2", State::Healthy, false, true, far)], "database-1", &[]);
+    check(vec![one(), report("database-2", State::Down, false, true, 0)], "database-1", &[]);
+    check(vec![one(), report("database-2", State::Healthy, false, false, 0)], "database-1", &[]);
+    check(vec![report("database-2", State::Healthy, true, false, 0)], "database-2", &[]);
+}
+
+fn plan_of_three() -> plan::Plan {
+    let server = |number: u8| {
+        let address = SocketAddr::from(([127, 0, 41, number], 5432));
+        let kind = plan::SocketKind::Tcp;
+        plan::Server {
+            name: format!("database-{number}"),
+            role: Role::Database,
+            machine: "beta".into(),
+            address: address.ip(),
+            listen: vec![plan::Listen { name: "postgres".into(), kind, address, held: false, sockets: 1 }],
+        }
+    };
+    let database =
+        plan::Database { url: None, synchronous: true, name: "app".into(), settings: Default::default() };
+    plan::Plan {
+        format: plan::FORMAT,
+        generation: 1,
+        site: "test".into(),
+        domain: None,
+        place: plan::Place::Machines,
+        machines: Vec::new(),
+        servers: (1..=3).map(server).collect(),
+        dns: None,
+        balancer: None,
+        web: None,
+        app: None,
+        database: Some(database),
+        not_served: Vec::new(),
+    }
+}
+
+#[test]
+fn an_external_database_is_found_in_its_url_and_the_url_never_in_an_error() {
+    let with = |url: &str| {
+        let mut plan = plan_of_three();
+        plan.database.as_mut().unwrap().url = Some(plan::Value::Env("URL".into()));
+        let mut secrets = link::Secrets::default();
+        secrets.insert("database-url", link::Secret::new(url));
+        targets::first(&plan, &secrets).map(|targets| targets.primary.address.to_string())
+    };
+    assert_eq!(with("postgres://u:secret@db.example.com:6000/x").unwrap(), "db.example.com:6000");
+    assert_eq!(with("postgres://u:secret@db.example.com/x?sslmode=require").unwrap(), "db.example.com:5432");
+    let error = with("mysql://u:secret@db").unwrap_err().to_string();
+    assert!(error.contains("postgres://") && !error.contains("secret"), "{error}");
+}

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::ops::Deref;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use link::agent_end::{Down, Peer, Up, Welcome, accept};
 use link::report::{MachineReport, MachineState, Report, ServerReport, SiteReport, State};
 use link::{Secret, Secrets, Start};
 use plan::{Database, Listen, Machine, Place, Plan, Role, Server, SocketKind};
+use tokio::task::JoinHandle;
 use tokio_postgres::{Client, NoTls};
 
 /// The longest that anything here may take.
@@ -27,8 +29,8 @@ pub(crate) fn be_a_server() {
     let (Some(link), Ok(server)) = (std::env::var_os(LINK), std::env::var(SERVER)) else { return };
     let start = Start::connect(Path::new(&link), &server).unwrap();
     match start.me.role {
-        Role::Gate => database::gate::run(start).unwrap(),
-        _ => database::run(start).unwrap(),
+        Role::Gate => database::gate::run(start).unwrap_or_else(|error| panic!("{error}")),
+        _ => database::run(start).unwrap_or_else(|error| panic!("{error}")),
     }
 }
 
@@ -40,8 +42,8 @@ pub(crate) struct Site {
     seen: Arc<Seen>,
 }
 
-#[derive(Default)]
 struct Seen {
+    begun: Instant,
     servers: Mutex<BTreeMap<String, ServerReport>>,
     changed: Condvar,
     gates: Mutex<Vec<Peer>>,
@@ -58,7 +60,7 @@ impl Site {
     pub(crate) fn new(name: &str, first: u8, within: &str) -> Self {
         let root = std::env::temp_dir().join(format!("dolmen-{name}-{}", std::process::id())).join(within);
         std::fs::create_dir_all(&root).unwrap();
-        Self { root, plan: plan(first), account: account(), seen: Arc::default() }
+        Self { root, plan: plan(first), account: account(), seen: Arc::new(Seen::new()) }
     }
 
     pub(crate) fn folder(&self, server: &str) -> PathBuf {
@@ -175,6 +177,11 @@ impl Site {
         });
     }
 
+    /// What its process wrote.
+    pub(crate) fn output(&self, server: &str) -> String {
+        std::fs::read_to_string(self.root.join(format!("{server}.out"))).unwrap()
+    }
+
     fn logs(&self, server: &str) -> String {
         let tail = |path: PathBuf| {
             let text = std::fs::read_to_string(path).unwrap_or_default();
@@ -185,14 +192,13 @@ impl Site {
     }
 
     /// A client of the application, at the address that a server listens on under this name.
-    pub(crate) async fn client(&self, server: &str, listen: &str) -> Result<Client, tokio_postgres::Error> {
+    pub(crate) async fn client(&self, server: &str, listen: &str) -> Result<App, tokio_postgres::Error> {
         let address = self.plan.server(server).unwrap().listens(listen).unwrap();
         let mut config = tokio_postgres::Config::new();
         config.host(address.ip().to_string()).port(address.port());
         config.user("guestbook").password("app's secret").dbname("guestbook");
         let (client, connection) = config.connect(NoTls).await?;
-        tokio::spawn(connection);
-        Ok(client)
+        Ok(App { client, connection: tokio::spawn(connection) })
     }
 
     /// The process of the postmaster, as it wrote it down itself.
@@ -229,6 +235,15 @@ impl Drop for Site {
 }
 
 impl Seen {
+    fn new() -> Self {
+        Self {
+            begun: Instant::now(),
+            servers: Mutex::default(),
+            changed: Condvar::new(),
+            gates: Mutex::default(),
+        }
+    }
+
     fn report(&self, server: &Server, report: Report) {
         let Report { state, because, database } = report;
         let report = ServerReport {
@@ -242,7 +257,13 @@ impl Seen {
             counters: BTreeMap::new(),
             database,
         };
-        println!("{}: {}: {}", report.name, report.state, report.because);
+        println!(
+            "{:5.2} {}: {}: {}",
+            self.begun.elapsed().as_secs_f32(),
+            report.name,
+            report.state,
+            report.because
+        );
         self.servers.lock().unwrap().insert(server.name.clone(), report);
         self.changed.notify_all();
         self.tell_gates();
@@ -282,6 +303,35 @@ impl Drop for Running {
         if self.process.try_wait().unwrap().is_none() {
             self.kill();
         }
+    }
+}
+
+/// A client of the application.
+pub(crate) struct App {
+    client: Client,
+    connection: JoinHandle<Result<(), tokio_postgres::Error>>,
+}
+
+impl App {
+    pub(crate) async fn number(&self, query: &str) -> Result<i64, tokio_postgres::Error> {
+        Ok(self.client.query_one(query, &[]).await?.get(0))
+    }
+
+    pub(crate) async fn text(&self, query: &str) -> String {
+        self.client.query_one(query, &[]).await.unwrap().get(0)
+    }
+
+    /// Ends the connection and waits until that has gone out.
+    pub(crate) async fn close(self) {
+        drop(self.client);
+        self.connection.await.unwrap().unwrap();
+    }
+}
+
+impl Deref for App {
+    type Target = Client;
+    fn deref(&self) -> &Client {
+        &self.client
     }
 }
 
