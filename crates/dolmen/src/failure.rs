@@ -8,6 +8,8 @@ use std::process::ExitCode;
 pub enum Failure {
     /// The user's mistake: exit code 2.
     Mistake(String),
+    /// Mistakes in the site file, drawn already: exit code 2.
+    Mistakes(String),
     /// It could not be done: exit code 1.
     Failed(String),
     /// As above, but everything was said already.
@@ -28,6 +30,10 @@ impl Failure {
         match self {
             Failure::Mistake(message) => {
                 crate::out::error(message);
+                ExitCode::from(2)
+            }
+            Failure::Mistakes(drawn) => {
+                crate::out::drawn(drawn);
                 ExitCode::from(2)
             }
             Failure::Failed(message) => {

@@ -41,10 +41,14 @@ pub fn line(text: &str) {
     }
 }
 
-/// An error, with its hints set apart.
+/// An error, with its hints on lines of their own.
 pub fn error(message: &str) {
-    let mut out = std::io::stderr().lock();
-    if let Err(error) = writeln!(out, "{} {message}", paint("31;1", "error:")) {
+    drawn(&format!("{} {message}", paint("31;1", "error:")));
+}
+
+/// What looks as it should already, on standard error.
+pub fn drawn(text: &str) {
+    if let Err(error) = writeln!(std::io::stderr().lock(), "{}", text.trim_end()) {
         tracing::trace!("nobody reads the errors: {error}");
     }
 }

@@ -181,7 +181,7 @@ struct File {
 
 impl File {
     fn is_test(&self) -> bool {
-        self.path.contains("/tests/") || self.path.ends_with("/tests.rs") || self.path.contains("testkit/")
+        self.path.contains("/tests/") || self.path.ends_with("tests.rs") || self.path.contains("testkit/")
     }
 
     fn lines(&self) -> Vec<&str> {

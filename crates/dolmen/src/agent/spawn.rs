@@ -46,7 +46,7 @@ pub fn watch(pid: u32) -> io::Result<OwnedFd> {
 pub async fn end(process: Arc<OwnedFd>) -> io::Result<()> {
     // SAFETY: the descriptor is owned by the `Arc` that the registration keeps, and nobody closes it before.
     let readable = unsafe { AsyncFd::register_with_interest(process, Interest::READABLE) }?;
-    readable.readable().await?;
+    readable.readable().await?.retain_ready();
     Ok(())
 }
 

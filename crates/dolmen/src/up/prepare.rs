@@ -69,9 +69,7 @@ pub fn mean(home: &Home, site: &Site, place: Place, generation: u64) -> Result<P
 
 fn drawn(home: &Home, text: &str, mistakes: &plan::Mistakes) -> Failure {
     let drawn = plan::render(mistakes, text, &home.file.display().to_string(), out::has_colour());
-    let count = mistakes.iter().count();
-    let mistakes = if count == 1 { "a mistake" } else { "mistakes" };
-    Failure::mistake(format!("{} has {mistakes}\n{}", home.file.display(), drawn.trim_end()))
+    Failure::Mistakes(drawn)
 }
 
 /// What the computer must have.

@@ -54,7 +54,7 @@ fn postgres(plan: Option<&Plan>) -> Option<Finding> {
         return None;
     }
     Some(match database::find_postgres() {
-        Ok(found) => Finding::Fine(format!("PostgreSQL: {found}")),
+        Ok(found) => Finding::Fine(format!("PostgreSQL {} in {}", found.version, found.bin.display())),
         Err(error) => Finding::Lacks {
             what: error.to_string(),
             mend:
