@@ -16,6 +16,9 @@ pub(crate) const LOW_DISK_BYTES: u64 = 64 * 1024 * 1024;
 /// A postgres that has not answered for this long is not merely starting.
 const SLOW_START: Duration = Duration::from_secs(60);
 
+/// How long the other side of replication may take to connect after a start before that is unhealthy.
+const CONNECTING: Duration = Duration::from_secs(5);
+
 /// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
@@ -181,7 +184,7 @@ fn running(seen: &Seen, since: Duration, answer: &Answer, error: Option<&str>) -
             } else {
                 Action::Wait
             };
-            (action, primary_sentence(seen, *timeline, replicas, waits, *set_up))
+            (action, primary_sentence(seen, *timeline, replicas, waits, *set_up, since))
         }
         (Answer::Replica { streaming, lag_bytes, .. }, Duty::Replica { primary, upstream, .. }) => {
             if let Some(refusal) = contradiction(seen) {
@@ -216,6 +219,7 @@ fn primary_sentence(
     replicas: &[ReplicaReport],
     waits: bool,
     set_up: bool,
+    since: Duration,
 ) -> Sentence {
     if !set_up {
         return match &seen.trouble {
@@ -237,7 +241,7 @@ fn primary_sentence(
     if streaming == 0 && waits {
         let names: Vec<_> = replicas.iter().map(|replica| replica.name.as_str()).collect();
         text += &format!(": commits wait until {} is back", names.join(" or "));
-        state = State::Unhealthy;
+        state = if since < CONNECTING { State::Starting } else { State::Unhealthy };
     } else if streaming == 0 && planned && !replicas.is_empty() {
         text += ": commits do not wait for a replica until the first has its copy";
     }
@@ -252,8 +256,6 @@ fn replica_sentence(
     since: Duration,
     error: Option<&str>,
 ) -> Sentence {
-    /// How long a replica that just started may take to connect before it is called unhealthy.
-    const CONNECTING: Duration = Duration::from_secs(3);
     if streaming {
         let text = format!("replica of {primary}, streaming, {} behind", lag(lag_bytes));
         return Sentence { state: State::Healthy, text };

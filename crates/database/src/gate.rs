@@ -49,6 +49,9 @@ const LIMITS: Limits = Limits { connections: 4096, held: 512, hold: Duration::fr
 /// The most clients that are told of a refusal at a time; more are just closed.
 const REFUSALS: usize = 64;
 
+/// How long a gate waits for a first report of the site before it goes by the plan alone.
+const UNTOLD: Duration = Duration::from_secs(3);
+
 /// After an accept that failed (no descriptors left), so that the loop does not spin.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 
@@ -163,20 +166,29 @@ async fn serve_until_stopped(
 /// Makes targets of every report of the site. Without an agent there are none, and the last ones stay.
 async fn watch_site(start: &Start, sender: &watch::Sender<Arc<Targets>>) {
     let mut site = start.line.site();
+    if tokio::time::timeout(UNTOLD, site.changed()).await.is_err() {
+        // Nobody tells anything: the plan is all there is to go by.
+        sender.send_modify(|targets| Arc::make_mut(targets).ready = true);
+    }
     loop {
         let next = targets::next(&start.plan, &site.borrow_and_update(), &sender.borrow());
-        sender.send_if_modified(|current| {
-            let changed = **current != next;
-            if changed {
-                tracing::info!("{next}");
-                *current = Arc::new(next);
-            }
-            changed
-        });
+        sender.send_if_modified(|current| adopt(current, next));
         if site.changed().await.is_err() {
             return std::future::pending().await;
         }
     }
+}
+
+/// Tells whether anything changed, so that connections look at it only then.
+fn adopt(current: &mut Arc<Targets>, next: Targets) -> bool {
+    if current.to_string() != next.to_string() {
+        tracing::info!("{next}");
+    }
+    let changed = **current != next;
+    if changed {
+        *current = Arc::new(next);
+    }
+    changed
 }
 
 async fn accept(gate: Arc<Gate>, kind: Kind, listener: tokio::net::TcpListener, alive: mpsc::Sender<()>) {

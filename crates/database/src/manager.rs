@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,9 @@ use crate::{RefusedSetting, act, check_settings, find, leftover, log_file, obser
 /// How often the world is looked at while something is about to change, and while all is well.
 const BUSY: Duration = Duration::from_millis(50);
 const CALM: Duration = Duration::from_secs(1);
+
+/// While something is amiss that may mend itself at any moment.
+const WATCHFUL: Duration = Duration::from_millis(250);
 
 /// A postgres that has run for this long has its earlier ends forgiven.
 const SETTLED: Duration = Duration::from_secs(10);
@@ -191,8 +195,7 @@ impl Manager {
                 self.data = None;
                 self.rest.failed(error.to_string(), Instant::now());
             }
-            let calm = action == Action::Wait && sentence.state != State::Starting;
-            self.pause(if calm { CALM } else { BUSY }).await;
+            self.pause(pace(&seen, action, sentence.state)).await;
         }
     }
 
@@ -230,12 +233,13 @@ impl Manager {
     /// A postgres that has ended is a failure, whatever ended it: only [`act::stop`] ends it on purpose.
     fn notice_end(&mut self) {
         let Some(running) = &mut self.postgres else { return };
-        let how = match running.child.try_wait() {
+        let (how, killed) = match running.child.try_wait() {
             Ok(None) => return,
-            Ok(Some(status)) => status.to_string(),
-            Err(error) => error.to_string(),
+            Ok(Some(status)) => (status.to_string(), status.signal().is_some()),
+            Err(error) => (error.to_string(), false),
         };
-        let said = log_file::last_error(&self.folder.log(), running.log_from);
+        // What is killed has no time to say why: its last error is about something else.
+        let said = if killed { None } else { log_file::last_error(&self.folder.log(), running.log_from) };
         let said = said.map(|said| format!(": {said}")).unwrap_or_default();
         let what = format!("postgres ended ({how}){said}");
         tracing::warn!("{what}");
@@ -349,7 +353,26 @@ impl Manager {
     }
 }
 
+fn pace(seen: &Seen, action: Action, state: State) -> Duration {
+    match state {
+        _ if action != Action::Wait => BUSY,
+        State::Healthy if seen.complete() => CALM,
+        State::Starting => BUSY,
+        _ => WATCHFUL,
+    }
+}
+
 impl Seen {
+    /// Whether every replica of the plan streams.
+    fn complete(&self) -> bool {
+        match &self.process {
+            Process::Running { answer: Ok(Answer::Primary { replicas, .. }), .. } => {
+                replicas.iter().all(|replica| replica.state == "streaming")
+            }
+            _ => true,
+        }
+    }
+
     fn settled(&self) -> bool {
         matches!(self.process, Process::Running { since, .. } if since > SETTLED)
     }

@@ -142,6 +142,12 @@ fn a_running_primary() {
     check(primary("streaming", NAMES, true, true), Action::Wait, Healthy, "1 of 1 replicas streaming");
     let waits = "0 of 1 replicas streaming: commits wait until database-2 is back";
     check(primary("disconnected", NAMES, true, true), Action::Wait, Unhealthy, waits);
+    let soon = with(primary("disconnected", NAMES, true, true), |seen| {
+        if let Process::Running { since, .. } = &mut seen.process {
+            *since = Duration::from_secs(1);
+        }
+    });
+    check(soon, Action::Wait, Starting, waits);
     // Never emptied once it was in force.
     check(primary("disconnected", "", true, true), Action::SetSynchronous(true), Unhealthy, waits);
     let full = with(primary("streaming", NAMES, true, true), |seen| seen.free_bytes = 12 << 20);

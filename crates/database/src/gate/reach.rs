@@ -102,6 +102,12 @@ fn too_long(why: &str, gate: &Gate) -> Refusal {
 /// Tries every server that may take it once. The error is that of the last one.
 async fn round(gate: &Gate, kind: Kind, opening: &Opening) -> Result<Reached, String> {
     let targets = gate.targets();
+    if !targets.ready {
+        return Err(targets
+            .primary_says
+            .clone()
+            .unwrap_or_else(|| "it has not said that it is ready".into()));
+    }
     let mut failed = Vec::new();
     if kind == Kind::ReadOnly {
         while let Some(target) = gate.busy.least(&targets.replicas, &failed) {

@@ -12,8 +12,8 @@ use super::{Gate, sockets};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// While the primary is not reached yet.
-const SOON: Duration = Duration::from_millis(100);
+/// While the primary is not reached.
+const SOON: Duration = Duration::from_millis(200);
 
 /// A total that only grows.
 #[derive(Debug, Default)]
@@ -66,7 +66,7 @@ pub(crate) async fn keep(gate: &Gate, line: &Line) {
         let (state, because) = sentence(gate, state);
         line.report(state, because);
         line.count(gate.counters.all());
-        tokio::time::sleep(if state == State::Starting { SOON } else { INTERVAL }).await;
+        tokio::time::sleep(if state == State::Healthy { INTERVAL } else { SOON }).await;
     }
 }
 
@@ -78,6 +78,9 @@ async fn look(gate: &Gate) -> Option<Result<(), String>> {
         return last;
     }
     let targets = gate.targets();
+    if !targets.ready {
+        return None;
+    }
     let connected = sockets::connect(&targets.primary.address, gate.from).await;
     let result = match (connected, &targets.primary_says, &last) {
         (Err(error), ..) => Err(error.to_string()),

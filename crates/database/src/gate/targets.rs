@@ -47,7 +47,10 @@ pub(crate) struct Targets {
     pub(crate) primary: Target,
     /// May be empty: then the primary takes the reads.
     pub(crate) replicas: Vec<Target>,
-    /// What the primary says of itself while it is not serving; for the sentence only.
+    /// Whether the application's role and database are there: from when the primary was told to be more than
+    /// starting. Before that a connection would be refused for good, so it is held.
+    pub(crate) ready: bool,
+    /// What the primary says of itself while it is not healthy; for the sentence only.
     pub(crate) primary_says: Option<String>,
 }
 
@@ -72,7 +75,7 @@ pub(crate) fn first(plan: &Plan, secrets: &Secrets) -> Result<Targets, Error> {
     } else {
         servers(plan).next().ok_or(Error::NoServer)?
     };
-    Ok(Targets { primary, replicas: Vec::new(), primary_says: None })
+    Ok(Targets { primary, replicas: Vec::new(), ready: database.url.is_some(), primary_says: None })
 }
 
 /// The URL is a secret: an error never repeats it.
@@ -118,10 +121,12 @@ pub(crate) fn next(plan: &Plan, site: &SiteReport, before: &Targets) -> Targets 
             })
         })
         .collect();
+    let state = told(&primary.name).map(|report| report.state);
+    let ready = before.ready || matches!(state, Some(State::Healthy | State::Unhealthy));
     let primary_says = told(&primary.name)
         .filter(|report| report.state != State::Healthy)
         .map(|report| report.because.clone());
-    Targets { primary, replicas, primary_says }
+    Targets { primary, replicas, ready, primary_says }
 }
 
 /// How many connections each server has through this gate, and whose turn it is among equals.

@@ -73,6 +73,7 @@ fn bench(primary: SocketAddr, replicas: &[SocketAddr], limits: Limits) -> Bench 
     let targets = Targets {
         primary: target("database-1", primary),
         replicas: replicas.iter().enumerate().map(named).collect(),
+        ready: true,
         primary_says: None,
     };
     let (sender, receiver) = watch::channel(Arc::new(targets));
@@ -158,6 +159,21 @@ async fn a_client_is_held_until_the_primary_is_back() {
     bench.targets.send_modify(|targets| Arc::make_mut(targets).primary = target("database-2", primary));
     says(&mut client, &WELCOME).await;
     assert_eq!(bench.gate.held.available_permits(), limits().held);
+}
+
+#[tokio::test]
+async fn a_client_is_held_until_its_role_is_made() {
+    let (primary, mut heard) = server(vec![]).await;
+    let bench = bench(primary, &[], limits());
+    bench.targets.send_modify(|targets| Arc::make_mut(targets).ready = false);
+    let mut client = connect(&bench, Kind::ReadWrite).await;
+    client.write_all(&STARTUP).await.unwrap();
+    while bench.gate.held.available_permits() == limits().held {
+        tokio::task::yield_now().await;
+    }
+    assert!(heard.try_recv().is_err());
+    bench.targets.send_modify(|targets| Arc::make_mut(targets).ready = true);
+    says(&mut client, &WELCOME).await;
 }
 
 #[tokio::test]
