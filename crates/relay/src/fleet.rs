@@ -30,6 +30,8 @@ const FAST_CHECK: Duration = Duration::from_millis(250);
 pub struct Fleet {
     members: Vec<Member>,
     check: Check,
+    /// Where connections to the targets come from, when that matters.
+    source: Option<IpAddr>,
     /// Grows with each change of a state.
     changes: AtomicUsize,
     changed: Notify,
@@ -65,7 +67,8 @@ impl Tried {
 
 impl Fleet {
     /// All are down until a first check says otherwise. Targets past [`MEMBERS`] are left out, and the log says so.
-    pub fn new(mut targets: Vec<Target>, check: Check) -> Self {
+    /// `source` is this machine's own address where several machines share one computer.
+    pub fn new(mut targets: Vec<Target>, check: Check, source: Option<IpAddr>) -> Self {
         if targets.len() > MEMBERS {
             tracing::warn!("{} servers, of which only the first {MEMBERS} are used", targets.len());
             targets.truncate(MEMBERS);
@@ -77,7 +80,13 @@ impl Fleet {
             health: Mutex::default(),
             hurry: Notify::new(),
         });
-        Self { members: members.collect(), check, changes: AtomicUsize::new(0), changed: Notify::new() }
+        Self {
+            members: members.collect(),
+            check,
+            source,
+            changes: AtomicUsize::new(0),
+            changed: Notify::new(),
+        }
     }
 
     pub fn len(&self) -> usize {
@@ -90,6 +99,14 @@ impl Fleet {
 
     pub fn target(&self, index: usize) -> &Target {
         &self.members[index].target
+    }
+
+    /// The source address for connections to this target: none where it could not lead there.
+    pub fn source(&self, index: usize) -> Option<IpAddr> {
+        let target = self.members[index].target.address.ip();
+        self.source.filter(|source| {
+            source.is_ipv4() == target.is_ipv4() && (!source.is_loopback() || target.is_loopback())
+        })
     }
 
     pub fn targets(&self) -> impl Iterator<Item = &Target> {
@@ -148,11 +165,11 @@ impl Fleet {
     }
 
     /// Checks all targets for ever. Ends only by being dropped.
-    pub async fn watch(self: std::sync::Arc<Self>, source: Option<IpAddr>) {
+    pub async fn watch(self: std::sync::Arc<Self>) {
         let mut checks = JoinSet::new();
         for index in 0..self.len() {
             let fleet = std::sync::Arc::clone(&self);
-            checks.spawn(async move { fleet.watch_one(index, source).await });
+            checks.spawn(async move { fleet.watch_one(index).await });
         }
         while let Some(ended) = checks.join_next().await {
             if let Err(error) = ended {
@@ -162,15 +179,15 @@ impl Fleet {
         std::future::pending().await
     }
 
-    async fn watch_one(&self, index: usize, source: Option<IpAddr>) {
+    async fn watch_one(&self, index: usize) {
         let member = &self.members[index];
         let within = Duration::from_millis(self.check.timeout_ms);
         let interval = Duration::from_millis(self.check.interval_ms);
         let address: SocketAddr = member.target.address;
         let host = address.to_string();
         loop {
-            let source = source.filter(|source| source.is_ipv4() == address.is_ipv4());
-            let (good, text) = match probe(address, source, &host, &self.check.path, within).await {
+            let (good, text) = match probe(address, self.source(index), &host, &self.check.path, within).await
+            {
                 Ok(status) => ((200..400).contains(&status), format!("answered {status}")),
                 Err(error) => (false, error.to_string()),
             };

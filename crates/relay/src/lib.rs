@@ -51,6 +51,7 @@ mod fleet;
 mod forward;
 mod limits;
 mod outcome;
+pub mod page;
 mod pool;
 mod probe;
 mod reply;

@@ -1,0 +1,92 @@
+//! The load balancer: the one place where clients arrive, and a healthy server for each request.
+//!
+//! ```text
+//! request ── pass (what clients may ask, who they are) ── choose (which server) ── relay (there and back)
+//!                                                           ▲
+//!                                        fleet (who is up): checks, failed connections
+//! ```
+//!
+//! It keeps no state that a restart would lose, and never answers for the site itself: when no server is up
+//! it says 503 at once.
+
+pub mod choose;
+mod pass;
+mod reserved;
+mod say;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use link::report::State;
+use plan::Place;
+use relay::{Fleet, Serving, Settings, Stop};
+
+use choose::Chooser;
+use pass::Pass;
+
+/// How often counters are published.
+const COUNT_EVERY: Duration = Duration::from_secs(1);
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the plan has no [balancer] section for {0}")]
+    NotPlanned(String),
+    #[error("{0} was given no socket to listen on")]
+    NoSocket(String),
+    #[error("a thread of the balancer ended; see the log before this line")]
+    Broken,
+    #[error("cannot serve: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+/// Serves until the agent says stop, then lets requests finish.
+pub fn run(mut start: link::Start) -> Result<(), Error> {
+    let Some(planned) = start.plan.balancer.clone() else { return Err(Error::NotPlanned(start.me.name)) };
+    let listeners = start.sockets.tcp("http");
+    if listeners.is_empty() {
+        return Err(Error::NoSocket(start.me.name));
+    }
+    let source = matches!(start.plan.place, Place::Up { .. }).then_some(start.me.address);
+    let fleet = Arc::new(Fleet::new(planned.servers, planned.check, source));
+    let chooser = Arc::new(Chooser::new(planned.algorithm, planned.mode, fleet.len()));
+    let pass = Pass::new(&start.me.name, planned.shows_via, Arc::clone(&fleet), chooser);
+    let stop = Stop::default();
+    let settings = Settings::new(planned.timeouts);
+    let serving = relay::serve(listeners, settings, stop.clone(), move |_| pass.clone())?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let within = runtime.block_on(attend(&start, &fleet, &serving))?;
+    start.line.report(State::Draining, format!("finishing requests within {} s", within.as_secs()));
+    stop.drain(within);
+    serving.wait();
+    Ok(())
+}
+
+/// Watches the servers and says how things are, until the order to stop; then within what time.
+async fn attend(start: &link::Start, fleet: &Arc<Fleet>, serving: &Serving) -> Result<Duration, Error> {
+    let address = start.me.listens("http").map(|address| address.to_string()).unwrap_or_default();
+    let mut checks = tokio::spawn(Arc::clone(fleet).watch());
+    let mut ticks = tokio::time::interval(COUNT_EVERY);
+    let mut seen = 0;
+    start.line.report(State::Starting, "checking the servers");
+    let stopped = start.line.stopped();
+    tokio::pin!(stopped);
+    loop {
+        tokio::select! {
+            within = &mut stopped => return Ok(within),
+            () = fleet.changed(&mut seen) => {
+                let (state, because) = say::state(fleet, &address);
+                start.line.report(state, because);
+            }
+            _ = ticks.tick() => {
+                start.line.count(serving.counters().totals());
+                if serving.is_broken() {
+                    return Err(Error::Broken);
+                }
+            }
+            ended = &mut checks => {
+                tracing::error!("the checks ended: {ended:?}");
+                return Err(Error::Broken);
+            }
+        }
+    }
+}
