@@ -1,0 +1,51 @@
+//! Processes of an app server that was killed.
+//!
+//! The kernel ends the workers themselves with their app server, but not the children of a worker. The next
+//! app server in the same folder finds those by the mark in their environment and ends them, before it starts
+//! workers of its own that would compete with them.
+
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, getpid, kill_process};
+
+use crate::environment::MARK;
+
+/// How long a killed process may take to be gone; only one stuck in the kernel takes longer than a moment.
+const LIMIT: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Ends all processes that carry the mark of this folder, and says how many there were.
+pub(crate) fn end(folder: &Path) -> usize {
+    let mark = [MARK.as_bytes(), b"=", folder.as_os_str().as_bytes()].concat();
+    let deadline = Instant::now() + LIMIT;
+    let mut count = 0;
+    loop {
+        let found = marked(&mark);
+        count = count.max(found.len());
+        for process in &found {
+            if let Err(errno) = kill_process(*process, Signal::KILL) {
+                tracing::debug!("process {process} cannot be killed: {errno}");
+            }
+        }
+        if found.is_empty() || Instant::now() > deadline {
+            return count;
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+fn marked(mark: &[u8]) -> Vec<Pid> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let pid = |entry: fs::DirEntry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?);
+    entries.flatten().filter_map(pid).filter(|pid| *pid != getpid() && has(*pid, mark)).collect()
+}
+
+/// Whether the process began with this in its environment. Those of other accounts cannot be read, and are
+/// none of ours.
+fn has(pid: Pid, mark: &[u8]) -> bool {
+    let environment = fs::read(format!("/proc/{pid}/environ"));
+    environment.is_ok_and(|all| all.split(|byte| *byte == 0).any(|one| one == mark))
+}
