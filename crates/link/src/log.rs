@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use tracing::Level;
 use tracing_subscriber::fmt::MakeWriter;
 
 /// The size in bytes at which a log file is put aside; a server so keeps at most twice this.
@@ -20,7 +21,7 @@ pub fn open(path: &Path) -> io::Result<File> {
 }
 
 /// Sends this process's events to its standard error, which is the file at `path`.
-/// Without a path it goes to standard error as it is, unbounded: for commands.
+/// Without a path it goes to standard error as it is: for commands, which show only what is wrong.
 pub fn begin(path: Option<&Path>) {
     let written = path.and_then(|path| std::fs::metadata(path).ok()).map_or(0, |meta| meta.len());
     let bounded = Bounded(Mutex::new(Size { path: path.map(Path::to_owned), written }));
@@ -28,16 +29,16 @@ pub fn begin(path: Option<&Path>) {
         .with_writer(bounded)
         .with_ansi(false)
         .with_target(false)
-        .with_max_level(level())
+        .with_max_level(level(if path.is_some() { Level::INFO } else { Level::WARN }))
         .finish();
     if tracing::subscriber::set_global_default(subscriber).is_err() {
         tracing::debug!("the log was begun before");
     }
 }
 
-/// `DOLMEN_LOG=debug` shows more; anything that is not a level means `info`.
-fn level() -> tracing::Level {
-    std::env::var("DOLMEN_LOG").ok().and_then(|text| text.parse().ok()).unwrap_or(tracing::Level::INFO)
+/// `DOLMEN_LOG=debug` shows more; what is not a level changes nothing.
+fn level(usual: Level) -> Level {
+    std::env::var("DOLMEN_LOG").ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
 }
 
 struct Bounded(Mutex<Size>);
