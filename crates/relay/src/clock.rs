@@ -60,9 +60,14 @@ impl Clock {
         Deadline { clock: Rc::clone(self), slot }
     }
 
+    /// Moves the time on.
+    pub(crate) fn refresh(&self) {
+        self.tick.set((self.began.elapsed().as_millis() / TICK.as_millis()) as u64);
+    }
+
     /// Moves the time on and wakes who is late. `all` wakes everybody, to look at what else has changed.
     pub(crate) fn turn(&self, all: bool) {
-        self.tick.set((self.began.elapsed().as_millis() / TICK.as_millis()) as u64);
+        self.refresh();
         let now = self.now();
         self.slots.borrow_mut().retain(|slot| {
             let Some(slot) = slot.upgrade() else { return false };

@@ -59,6 +59,10 @@ impl Pool {
         self.idle.borrow_mut().remove(&route);
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.idle.borrow().is_empty()
+    }
+
     pub(crate) fn clear(&self) {
         self.idle.borrow_mut().clear();
     }

@@ -126,7 +126,7 @@ async fn run<H: Handler>(
         let free = thread.counts().open.get() < thread.settings.limits.connections as u64;
         tokio::select! {
             accepted = listener.accept(), if free => admit(&thread, &handler, accepted).await,
-            _ = ticks.tick() => thread.turn(),
+            _ = ticks.tick(), if thread.has_work() => thread.turn(),
             changed = orders.changed() => {
                 let order = *orders.borrow_and_update();
                 if let Some(within) = order {
@@ -148,7 +148,11 @@ async fn admit<H: Handler>(
     accepted: io::Result<(tokio::net::TcpStream, std::net::SocketAddr)>,
 ) {
     match accepted.and_then(|(stream, address)| Ok((Stream::new(stream)?, address))) {
-        Ok((stream, address)) => connection::spawn(Rc::clone(thread), Rc::clone(handler), stream, address),
+        Ok((stream, address)) => {
+            // A thread without connections has let its clock stand.
+            thread.clock.refresh();
+            connection::spawn(Rc::clone(thread), Rc::clone(handler), stream, address);
+        }
         Err(error) if is_of_the_connection(&error) => {
             tracing::debug!("a connection was gone at once: {error}")
         }

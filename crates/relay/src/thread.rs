@@ -46,6 +46,11 @@ impl Thread {
         self.counters.thread(self.index)
     }
 
+    /// Whether there is anything to look at once a tick; an idle server should not wake up for nothing.
+    pub(crate) fn has_work(&self) -> bool {
+        self.counts().open.get() > 0 || !self.pool.is_empty()
+    }
+
     /// Once a tick: deadlines, old connections.
     pub(crate) fn turn(&self) {
         self.clock.turn(self.draining.get());

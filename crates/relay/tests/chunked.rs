@@ -1,4 +1,5 @@
 //! The chunked coding (RFC 9112 section 7.1): what passes, what is refused, however it is cut.
+#![allow(clippy::unwrap_used)] // what a test lacks may end it
 
 use proptest::prelude::*;
 use relay::codec::body::Body;
