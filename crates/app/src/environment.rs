@@ -5,9 +5,12 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use link::{Secrets, Start};
 use plan::{Plan, Role, Server, Value};
+use rustix::process::geteuid;
 
 use crate::database_url;
 
@@ -46,6 +49,7 @@ impl Environment {
         let mut environment = Self::default();
         environment.set("PATH", PATH);
         environment.0.extend(ours.filter(|(name, _)| is_kept(&name.to_string_lossy())));
+        environment.settle(&start.folder);
         environment.add_database(&start.plan, &start.me, &start.secrets)?;
         environment.add_written(&start.plan, &start.secrets)?;
         environment.set("DOLMEN_SERVER", &start.me.name);
@@ -72,6 +76,18 @@ impl Environment {
 
     fn set(&mut self, name: &str, value: impl Into<OsString>) {
         self.0.insert(name.into(), value.into());
+    }
+
+    /// Servers run under accounts made for them, but in the environment of whoever started the agent: somebody
+    /// else's home is replaced by the server's own folder, where programs may put their caches.
+    fn settle(&mut self, folder: &Path) {
+        let home = self.get("HOME").map(std::fs::metadata);
+        if !home.is_some_and(|home| home.is_ok_and(|about| about.uid() == geteuid().as_raw())) {
+            self.set("HOME", folder);
+            for name in ["USER", "LOGNAME"] {
+                self.0.remove(&OsString::from(name));
+            }
+        }
     }
 
     fn add_database(&mut self, plan: &Plan, me: &Server, secrets: &Secrets) -> Result<(), EnvironmentError> {
@@ -111,4 +127,33 @@ fn secret<'a>(secrets: &'a Secrets, name: &str) -> Result<&'a str, EnvironmentEr
 
 fn is_kept(name: &str) -> bool {
     KEPT.contains(&name) || name.starts_with("LC_")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_home_of_another_account_is_replaced() {
+        let ours = std::env::temp_dir();
+        let uid = std::fs::metadata(&ours).unwrap().uid();
+        for (home, kept) in
+            [(Some(ours), uid == geteuid().as_raw()), (Some("/nonexistent".into()), false), (None, false)]
+        {
+            let mut environment = Environment::default();
+            environment.set("USER", "somebody");
+            home.iter().for_each(|home| environment.set("HOME", home));
+            environment.settle(Path::new("/folder"));
+            let expect = home.filter(|_| kept).unwrap_or("/folder".into());
+            assert_eq!(environment.get("HOME"), Some(&expect.into_os_string()));
+            assert_eq!(environment.get("USER").is_some(), kept);
+        }
+    }
+
+    #[test]
+    fn values_are_not_printed() {
+        let mut environment = Environment::default();
+        environment.set("TOKEN", "hidden");
+        assert_eq!(format!("{environment:?}"), "{\"TOKEN\"}");
+    }
 }
