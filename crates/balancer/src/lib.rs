@@ -46,6 +46,7 @@ pub fn run(mut start: link::Start) -> Result<(), Error> {
     if listeners.is_empty() {
         return Err(Error::NoSocket(start.me.name));
     }
+    relay::raise_descriptor_limit();
     let source = matches!(start.plan.place, Place::Up { .. }).then_some(start.me.address);
     let fleet = Arc::new(Fleet::new(planned.servers, planned.check, source));
     let chooser = Arc::new(Chooser::new(planned.algorithm, planned.mode, fleet.len()));
@@ -67,16 +68,17 @@ async fn attend(start: &link::Start, fleet: &Arc<Fleet>, serving: &Serving) -> R
     let mut checks = tokio::spawn(Arc::clone(fleet).watch());
     let mut ticks = tokio::time::interval(COUNT_EVERY);
     let mut seen = 0;
-    start.line.report(State::Starting, "checking the servers");
+    let say = || {
+        let (state, because) = say::state(fleet, &address);
+        start.line.report(state, because);
+    };
+    say();
     let stopped = start.line.stopped();
     tokio::pin!(stopped);
     loop {
         tokio::select! {
             within = &mut stopped => return Ok(within),
-            () = fleet.changed(&mut seen) => {
-                let (state, because) = say::state(fleet, &address);
-                start.line.report(state, because);
-            }
+            () = fleet.changed(&mut seen) => say(),
             _ = ticks.tick() => {
                 start.line.count(serving.counters().totals());
                 if serving.is_broken() {

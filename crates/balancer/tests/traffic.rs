@@ -209,7 +209,7 @@ fn clients_cannot_say_who_they_are() {
     let answer = balancer.ask(
         "GET / HTTP/1.1\r\nHost: www.foobar.com\r\nX-Forwarded-For: 6.6.6.6\r\nx-forwarded-for: 7.7.7.7\r\n\
          Forwarded: for=6.6.6.6\r\nX-Real-IP: 6.6.6.6\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: evil\r\n\
-         X-Request-Id: mine\r\nConnection: close, X-Forwarded-For, X-Request-Id\r\n\r\n",
+         X-Request-Id: mine\r\nX_Forwarded_For: 6.6.6.6\r\nConnection: close, X-Forwarded-For, X-Request-Id\r\n\r\n",
     );
     for line in [
         "x-forwarded-for: 127.0.0.1\n",

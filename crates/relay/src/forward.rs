@@ -73,7 +73,8 @@ impl Exchange<'_> {
         if self.outcome.tries > 1 {
             self.thread.counts().retries.add(1);
         }
-        let sure = !self.head.is_idempotent();
+        // What cannot be sent a second time is sent only where somebody certainly listens.
+        let sure = !self.head.is_idempotent() || self.body != Body::NONE;
         if let Some(upstream) = Upstream::reuse(self.thread, (target, source), sure) {
             self.outcome.reused = true;
             match self.on(upstream, edits).await {
@@ -139,8 +140,7 @@ impl Exchange<'_> {
     /// Puts the head for the target before what is here of the body, so that both leave in one write.
     fn prepend_request(&mut self, upstream: &mut Upstream, request: &mut Pump, edits: &Edits<'_>) {
         let mut text = self.thread.take_scratch();
-        let authority = upstream.authority();
-        write::request(&mut text, self.head, &edits.request, &authority);
+        write::request(&mut text, self.head, &edits.request, upstream.target());
         self.client.buffer.ready(&self.thread.buffers);
         request.prepend(&mut self.client.buffer, &text);
         self.thread.give_scratch(text);

@@ -67,7 +67,7 @@ pub use exchange::{Ended, Exchange, Handler};
 pub use fleet::{Fleet, Tried};
 pub use forward::error::ForwardError;
 pub use forward::{Edits, Forwarded};
-pub use limits::{Limits, Settings};
+pub use limits::{Limits, Settings, raise_descriptor_limit};
 pub use outcome::{Cause, Outcome};
 pub use probe::{ProbeError, probe};
 pub use serve::{Serving, Stop, serve};

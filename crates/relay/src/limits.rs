@@ -34,6 +34,17 @@ impl Default for Limits {
     }
 }
 
+/// Lets this process open as many descriptors as it may. For servers that start no programs: what they start
+/// would inherit it, and old programs use select(2).
+pub fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!("the limit of open descriptors stays as it is: {error}");
+    }
+}
+
 /// The longest head, of a request or an answer (RFC 6585 section 5: 431).
 pub const HEAD_BYTES: usize = 64 * 1024;
 

@@ -64,6 +64,7 @@ pub fn run(mut start: link::Start) -> Result<(), Error> {
     if let Some(board) = &start.board {
         board.reset(Column::Web);
     }
+    relay::raise_descriptor_limit();
     let source = matches!(start.plan.place, Place::Up { .. }).then_some(start.me.address);
     let fleet = Arc::new(Fleet::new(planned.app, planned.check, source));
     let apps = Apps::new(&start.me, Arc::clone(&fleet), start.board.clone());

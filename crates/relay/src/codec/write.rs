@@ -3,6 +3,8 @@
 //! Fields of one hop alone are left out (RFC 9110 section 7.6.1); framing fields pass as they came, since the body
 //! does too. Runs of lines that stay are copied whole.
 
+use std::net::SocketAddr;
+
 use super::fields::{Fields, Known};
 use super::request::RequestHead;
 use super::response::ResponseHead;
@@ -38,14 +40,16 @@ pub enum Keep {
 }
 
 /// The head of a request for the next server. The connection to it is kept unless it says otherwise.
-/// `authority` is the host when the client named none, as HTTP/1.0 allows.
-pub fn request(out: &mut Vec<u8>, head: &RequestHead, edits: &HeadEdits<'_>, authority: &str) {
+/// The host is `target` when the client named none, as HTTP/1.0 allows.
+pub fn request(out: &mut Vec<u8>, head: &RequestHead, edits: &HeadEdits<'_>, target: SocketAddr) {
     out.extend_from_slice(head.method().as_bytes());
     out.push(b' ');
     out.extend_from_slice(head.target().as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
-    if head.is_absolute() || head.host().is_none() {
-        line(out, "host", head.host().unwrap_or(authority).as_bytes());
+    match head.host() {
+        Some(host) if head.is_absolute() => line(out, "host", host.as_bytes()),
+        Some(_) => {}
+        None => line(out, "host", target.to_string().as_bytes()),
     }
     let keep = if head.wants_upgrade() { Keep::Upgrade } else { Keep::Implied };
     fields(out, head.fields(), edits, keep, |known| known == Known::Host && head.is_absolute());
@@ -142,8 +146,11 @@ fn fields(
     connection(out, keep);
 }
 
+/// An underscore counts as a hyphen: CGI and its children do not tell them apart, so `X_Forwarded_For` would be
+/// believed.
 fn is_set(set: &[(&str, &str)], name: &[u8]) -> bool {
-    set.iter().any(|(set, _)| set.len() == name.len() && set.as_bytes().eq_ignore_ascii_case(name))
+    let same = |ours: u8, theirs: u8| ours.eq_ignore_ascii_case(&theirs) || ours == b'-' && theirs == b'_';
+    set.iter().any(|(set, _)| set.len() == name.len() && set.bytes().zip(name).all(|(a, b)| same(a, *b)))
 }
 
 /// One field with all members, so that the way can be read from the left to the right.

@@ -1,6 +1,7 @@
 //! A connection to a target, from the pool or new, and the heads that come on it.
 
 use std::io;
+use std::net::SocketAddr;
 use std::task::{Context, Poll, ready};
 
 use crate::buffer::Buffer;
@@ -55,9 +56,8 @@ impl Upstream {
         Self { stream, buffer: Buffer::default(), route, scan: Scan::default(), is_reusable: false }
     }
 
-    /// The target's address as a Host field, for clients that gave none.
-    pub(super) fn authority(&self) -> String {
-        self.route.0.to_string()
+    pub(super) fn target(&self) -> SocketAddr {
+        self.route.0
     }
 
     pub(super) fn expect_head(&mut self) {
