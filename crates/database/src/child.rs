@@ -11,7 +11,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitStatus};
 
-use rustix::process::{Pid, PidfdFlags, Signal, getpid, getppid, set_parent_process_death_signal};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, getpid, getppid, kill_process_group, set_parent_process_death_signal,
+};
 use tokio::io::unix::AsyncFd;
 
 /// See the head of this file. Dropping it kills the process.
@@ -85,7 +87,10 @@ impl Child {
 impl Drop for Child {
     fn drop(&mut self) {
         if self.ended.is_none() {
-            self.signal(Signal::KILL);
+            // The whole group: pg_basebackup has a child of its own. Not reaped yet, its number is still its own.
+            if let Err(error) = kill_process_group(Pid::from_child(&self.child), Signal::KILL) {
+                tracing::debug!("process group {} took no signal: {error}", self.child.id());
+            }
             if let Err(error) = self.child.wait() {
                 tracing::debug!("process {} cannot be reaped: {error}", self.child.id());
             }

@@ -128,7 +128,7 @@ fn contradiction(seen: &Seen) -> Option<String> {
             )
         }),
         Data::Unreadable(why) => Some(format!("{why}; it is left untouched: mend it or move it away")),
-        Data::Present { major, .. } if !seen.installed.contains(major) => Some(format!(
+        Data::OtherVersion(major) => Some(format!(
             "the data directory was made by PostgreSQL {major}, which is not installed here (found: {}): install \
              it, or move the data with pg_upgrade; it is left untouched",
             list(&seen.installed)

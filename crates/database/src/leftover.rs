@@ -5,6 +5,7 @@
 //! directory when it starts, so every process of it is found by its current folder.
 
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
-/// The processes whose current folder is this one and whose program is called postgres.
+/// The processes of postgres whose current folder is this one, and copies under way into it.
 pub(crate) fn on(data: &Path) -> io::Result<Vec<Pid>> {
     let Ok(data) = data.canonicalize() else { return Ok(Vec::new()) };
     let mut found = Vec::new();
@@ -34,12 +35,17 @@ pub(crate) fn on(data: &Path) -> io::Result<Vec<Pid>> {
 /// Processes of other accounts cannot be looked into; ours all run under our account.
 fn is_on(pid: Pid, data: &Path) -> bool {
     let link = |what: &str| std::fs::read_link(format!("/proc/{pid}/{what}"));
-    let program = |path: std::path::PathBuf| {
-        // The program may have been replaced by an upgrade: then the kernel adds a word to its name.
-        path.file_name()
-            .is_some_and(|name| name.to_string_lossy().trim_end_matches(" (deleted)") == "postgres")
-    };
-    link("cwd").is_ok_and(|cwd| cwd == data) && link("exe").is_ok_and(program)
+    let Ok(program) = link("exe") else { return false };
+    // The program may have been replaced by an upgrade: then the kernel adds a word to its name.
+    let name = program.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+    match name.trim_end_matches(" (deleted)") {
+        "postgres" => link("cwd").is_ok_and(|cwd| cwd == data),
+        // Its second process, which receives the log, outlives it for a moment.
+        "pg_basebackup" => std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| {
+            line.split(|byte| *byte == 0).any(|argument| argument == data.as_os_str().as_bytes())
+        }),
+        _ => false,
+    }
 }
 
 /// Kills them all and waits until none is left. The future may be dropped and called again.

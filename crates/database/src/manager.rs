@@ -196,6 +196,10 @@ impl Manager {
                 self.rest.failed(error.to_string(), Instant::now());
             }
             self.pause(pace(&seen, action, sentence.state)).await;
+            if self.postgres.is_none() {
+                // Somebody may have put right what we wait for.
+                self.data = None;
+            }
         }
     }
 
@@ -217,7 +221,7 @@ impl Manager {
         self.notice_end();
         let process = self.look_at_process().await;
         if self.data.is_none() {
-            self.data = Some(observe::data(&self.folder, &self.installed[0].bin).await);
+            self.data = Some(observe::data(&self.folder, &self.installed).await);
         }
         Seen {
             duty: self.duty(&process).await,
@@ -358,6 +362,7 @@ fn pace(seen: &Seen, action: Action, state: State) -> Duration {
         _ if action != Action::Wait => BUSY,
         State::Healthy if seen.complete() => CALM,
         State::Starting => BUSY,
+        _ if matches!(seen.process, Process::Stopped { .. }) => CALM,
         _ => WATCHFUL,
     }
 }

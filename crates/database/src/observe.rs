@@ -4,20 +4,21 @@ use std::io;
 
 use link::report::ReplicaReport;
 
+use crate::find::Postgres;
 use crate::folder::Folder;
 use crate::seen::{Answer, Data};
 use crate::session::{Session, SessionError};
 use crate::{control_data, tool};
 
 /// Looks at a data directory on which no postgres runs.
-pub(crate) async fn data(folder: &Folder, bin: &std::path::Path) -> Data {
-    match look(folder, bin).await {
+pub(crate) async fn data(folder: &Folder, installed: &[Postgres]) -> Data {
+    match look(folder, installed).await {
         Ok(data) => data,
         Err(error) => Data::Unreadable(error),
     }
 }
 
-async fn look(folder: &Folder, bin: &std::path::Path) -> Result<Data, String> {
+async fn look(folder: &Folder, installed: &[Postgres]) -> Result<Data, String> {
     let data = folder.data();
     let version = match std::fs::read_to_string(data.join("PG_VERSION")) {
         Ok(version) => version,
@@ -26,7 +27,10 @@ async fn look(folder: &Folder, bin: &std::path::Path) -> Result<Data, String> {
     };
     let major =
         version.trim().parse().map_err(|_| format!("{} has no readable PG_VERSION", data.display()))?;
-    let mut command = tool::command(bin, "pg_controldata");
+    let Some(postgres) = installed.iter().find(|postgres| postgres.version.major == major) else {
+        return Ok(Data::OtherVersion(major));
+    };
+    let mut command = tool::command(&postgres.bin, "pg_controldata");
     command.arg("-D").arg(&data);
     let text = tool::run(command, crate::act::QUICK_TOOL, |_| ()).await;
     let text = text.map_err(|error| format!("{} cannot be read: {error}", data.display()))?;

@@ -49,6 +49,8 @@ pub(crate) struct Memory {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Data {
     Absent,
+    /// Made by a major version whose programs are not here, so that nothing more can be said of it.
+    OtherVersion(u32),
     /// There is something that is not a data directory, or that cannot be read; and why.
     Unreadable(String),
     Present {

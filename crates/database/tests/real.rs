@@ -5,10 +5,14 @@
 #[path = "real/site.rs"]
 mod site;
 
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use link::report::State;
+use rustix::process::Signal;
 use site::{App, Running, Site, until};
+use tokio_postgres::error::SqlState;
 
 /// Not a test: what a server of these tests runs. See [`site::be_a_server`].
 #[test]
@@ -54,7 +58,17 @@ async fn reads(site: &Site, wanted: i64) {
 #[tokio::test]
 async fn what_is_written_through_the_gate_is_read_from_the_replica() {
     let site = Site::new("replicates", 1, "");
-    let servers = start_all(&site);
+    let servers = ["gate-1", "database-1", "database-2"].map(|server| site.start(server));
+    // An application that starts first waits, and is never told that its role does not exist.
+    let early = loop {
+        match site.client("gate-1", "read-write").await {
+            Ok(client) => break client,
+            Err(error) => assert_eq!(error.code(), Some(&SqlState::CANNOT_CONNECT_NOW), "{error}"),
+        }
+    };
+    early.close().await;
+    site.synchronous();
+    site.gate_ready();
     let writer = table(&site).await;
     assert_eq!(writer.text("SHOW synchronous_standby_names").await, "ANY 1 (\"database-2\")");
     assert_eq!(writer.text("SHOW work_mem").await, "8MB");
@@ -173,7 +187,7 @@ async fn a_cancel_passes_the_gate() {
             () = cancel => Ok(()),
         };
         let code = result.unwrap_err().code().cloned();
-        assert_eq!(code, Some(tokio_postgres::error::SqlState::QUERY_CANCELED), "{listen}");
+        assert_eq!(code, Some(SqlState::QUERY_CANCELED), "{listen}");
     }
 }
 
@@ -184,6 +198,7 @@ fn a_deep_folder_works_and_what_contradicts_the_plan_is_left_alone() {
     site.healthy("database-1");
     let two = site.start("database-2");
     site.healthy("database-2");
+    site.synchronous();
     two.stop();
     one.stop();
     let data = |server: &str| site.folder(server).join("data");
@@ -208,7 +223,10 @@ fn a_deep_folder_works_and_what_contradicts_the_plan_is_left_alone() {
     std::fs::rename(data("database-1"), &aside).unwrap();
     let running = site.start("database-1");
     site.wait("database-1", |report| report.because.contains("is gone: put it back"));
+    std::fs::rename(&aside, data("database-1")).unwrap();
+    site.wait("database-1", |report| report.because.contains("commits wait until database-2 is back"));
     running.stop();
+    std::fs::rename(data("database-1"), &aside).unwrap();
     // The primary of another cluster: the replica keeps what it has.
     std::fs::remove_file(site.folder("database-1").join("memory.json")).unwrap();
     let _one = site.start("database-1");
@@ -244,9 +262,82 @@ fn why_postgres_cannot_start_is_told_in_its_own_words() {
     assert!(site.output("database-1").contains("the port follows from the plan; remove it"));
 }
 
+#[tokio::test]
+async fn a_full_disk_stops_writes_and_loses_none() {
+    let site = Site::new("disk-full", 81, "");
+    let folder = site.folder("database-1");
+    let Some(_disk) = SmallDisk::mount(&folder) else { return };
+    let _servers = ["database-1", "gate-1"].map(|server| site.start(server));
+    site.healthy("database-1");
+    site.healthy("gate-1");
+    let writer = table(&site).await;
+    let filler = folder.join("filler");
+    let mut fill = Command::new("dd");
+    fill.args(["if=/dev/zero", "bs=64k"]).arg(format!("of={}", filler.display())).stderr(Stdio::null());
+    assert!(!fill.status().unwrap().success(), "dd ends when the disk is full");
+    let text = "INSERT INTO entry SELECT repeat(md5(i::text), 100) FROM generate_series(1, 20000) AS i";
+    assert!(writer.batch_execute(text).await.is_err());
+    site.wait("database-1", |report| {
+        report.state == State::Unhealthy && report.because.contains("left on the disk of the data, make room")
+    });
+    std::fs::remove_file(filler).unwrap();
+    site.healthy("database-1");
+    let reader = site.client("gate-1", "read-write").await.unwrap();
+    assert_eq!(reader.number("SELECT count(*) FROM entry").await.unwrap(), 1);
+}
+
+/// A file system in memory, unmounted when it goes.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// None where mounting is not allowed: without root, and in most containers.
+    fn mount(folder: &Path) -> Option<Self> {
+        std::fs::create_dir_all(folder).unwrap();
+        let mut mount = Command::new("mount");
+        let mounted = mount.args(["-t", "tmpfs", "-o", "size=160m", "tmpfs"]).arg(folder).output().unwrap();
+        if mounted.status.success() {
+            return Some(Self(folder.to_owned()));
+        }
+        println!("no small disk: {}", String::from_utf8_lossy(&mounted.stderr));
+        None
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        Command::new("umount").arg("-l").arg(&self.0).status().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_frozen_postgres_is_told_and_does_not_hold_up_its_manager() {
+    let site = Site::new("frozen", 91, "");
+    let [one, _gate] = ["database-1", "gate-1"].map(|server| site.start(server));
+    site.healthy("database-1");
+    site.healthy("gate-1");
+    let _writer = table(&site).await;
+    let postmaster = site.postmaster("database-1");
+    signal(postmaster, Signal::STOP);
+    // The manager's own session is a process that goes on: a new one is what does not come up.
+    let backends = format!("/proc/{postmaster}/task/{postmaster}/children");
+    for backend in std::fs::read_to_string(backends).unwrap().split_whitespace() {
+        signal(backend.parse().unwrap(), Signal::STOP);
+    }
+    site.wait("database-1", |report| {
+        report.state == State::Unhealthy && report.because.contains("does not answer")
+    });
+    // It still takes orders, and ends what cannot be asked to end.
+    one.stop_within(2_000);
+    assert!(!alive(postmaster));
+}
+
 fn kill(pid: u32) {
+    signal(pid, Signal::KILL);
+}
+
+fn signal(pid: u32, signal: Signal) {
     let pid = rustix::process::Pid::from_raw(pid as i32).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    rustix::process::kill_process(pid, signal).unwrap();
 }
 
 /// A process that is dead but not reaped yet has no current folder any more.

@@ -117,8 +117,8 @@ fn contradictions_are_told_and_nothing_is_touched() {
     );
     refused(with(mine.clone(), |seen| seen.memory = memory(8)), "belongs to cluster 7, not to 8");
     refused(
-        with(mine.clone(), |seen| seen.installed = vec![16]),
-        "made by PostgreSQL 15, which is not installed",
+        with(mine.clone(), |seen| seen.data = Data::OtherVersion(13)),
+        "made by PostgreSQL 13, which is not installed",
     );
     refused(with(mine.clone(), |seen| seen.data = data(true)), "its data directory is a replica's");
     refused(with(mine, |seen| seen.data = Data::Unreadable("x is a file".into())), "x is a file; it is left");

@@ -103,10 +103,8 @@ fn too_long(why: &str, gate: &Gate) -> Refusal {
 async fn round(gate: &Gate, kind: Kind, opening: &Opening) -> Result<Reached, String> {
     let targets = gate.targets();
     if !targets.ready {
-        return Err(targets
-            .primary_says
-            .clone()
-            .unwrap_or_else(|| "it has not said that it is ready".into()));
+        let says = targets.primary_says.as_ref().map(|says| says.because.clone());
+        return Err(says.unwrap_or_else(|| "it has not said that it is ready".into()));
     }
     let mut failed = Vec::new();
     if kind == Kind::ReadOnly {

@@ -8,6 +8,7 @@ use link::Line;
 use link::report::State;
 
 use super::serve::Kind;
+use super::targets::Says;
 use super::{Gate, sockets};
 
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -59,40 +60,42 @@ impl Counters {
     }
 }
 
-/// Reports for ever.
+/// Reports for ever: when the targets change, and often enough for the rest.
 pub(crate) async fn keep(gate: &Gate, line: &Line) {
+    let mut targets = gate.targets.clone();
     loop {
         let state = look(gate).await;
         let (state, because) = sentence(gate, state);
         line.report(state, because);
         line.count(gate.counters.all());
-        tokio::time::sleep(if state == State::Healthy { INTERVAL } else { SOON }).await;
+        let pause = tokio::time::sleep(if state == State::Healthy { INTERVAL } else { SOON });
+        tokio::select! {
+            () = pause => {}
+            Ok(()) = targets.changed() => {}
+        }
     }
 }
 
-/// How the last connection to the primary went. While it went badly, or there was none yet, one is tried
-/// here, so that a recovery is noticed without a client; while it went well the server is left in peace.
+/// How the last connection to the primary went. While it went badly, or the primary says that it is not well,
+/// or there was none yet, one is tried here, so that a change is noticed without a client; while all is well
+/// the server is left in peace.
 async fn look(gate: &Gate) -> Option<Result<(), String>> {
     let last = gate.reached().clone();
-    if matches!(last, Some(Ok(()))) {
+    let targets = gate.targets();
+    if !targets.ready || (matches!(last, Some(Ok(()))) && targets.primary_says.is_none()) {
         return last;
     }
-    let targets = gate.targets();
-    if !targets.ready {
+    let result = match (sockets::connect(&targets.primary.address, gate.from).await, &targets.primary_says) {
+        (Err(error), _) => Err(error.to_string()),
+        // It takes connections but would send a client away.
+        (Ok(_), Some(Says { state: State::Starting, because })) => Err(because.clone()),
+        (Ok(_), _) => Ok(()),
+    };
+    if last.is_none() && result.is_err() {
         return None;
     }
-    let connected = sockets::connect(&targets.primary.address, gate.from).await;
-    let result = match (connected, &targets.primary_says, &last) {
-        (Err(error), ..) => Err(error.to_string()),
-        // It takes connections but would send a client away.
-        (Ok(_), Some(says), Some(Err(_))) => Err(says.clone()),
-        (Ok(_), ..) => Ok(()),
-    };
-    if last.is_some() || result.is_ok() {
-        *gate.reached() = Some(result.clone());
-        return Some(result);
-    }
-    None
+    *gate.reached() = Some(result.clone());
+    Some(result)
 }
 
 fn sentence(gate: &Gate, reached: Option<Result<(), String>>) -> (State, String) {

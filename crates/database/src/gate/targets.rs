@@ -50,8 +50,14 @@ pub(crate) struct Targets {
     /// Whether the application's role and database are there: from when the primary was told to be more than
     /// starting. Before that a connection would be refused for good, so it is held.
     pub(crate) ready: bool,
-    /// What the primary says of itself while it is not healthy; for the sentence only.
-    pub(crate) primary_says: Option<String>,
+    /// What the primary says of itself while it is not healthy.
+    pub(crate) primary_says: Option<Says>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Says {
+    pub(crate) state: State,
+    pub(crate) because: String,
 }
 
 impl fmt::Display for Targets {
@@ -125,7 +131,7 @@ pub(crate) fn next(plan: &Plan, site: &SiteReport, before: &Targets) -> Targets 
     let ready = before.ready || matches!(state, Some(State::Healthy | State::Unhealthy));
     let primary_says = told(&primary.name)
         .filter(|report| report.state != State::Healthy)
-        .map(|report| report.because.clone());
+        .map(|report| Says { state: report.state, because: report.because.clone() });
     Targets { primary, replicas, ready, primary_says }
 }
 

@@ -286,8 +286,13 @@ impl Seen {
 impl Running {
     /// Orders it to stop and waits for its end.
     #[track_caller]
-    pub(crate) fn stop(mut self) {
-        self.peer.send(&Down::Stop { within_ms: 10_000 }).unwrap();
+    pub(crate) fn stop(self) {
+        self.stop_within(10_000);
+    }
+
+    #[track_caller]
+    pub(crate) fn stop_within(mut self, within_ms: u64) {
+        self.peer.send(&Down::Stop { within_ms }).unwrap();
         let status = self.process.wait().unwrap();
         assert!(status.success(), "{status}");
     }
