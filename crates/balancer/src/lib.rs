@@ -52,7 +52,7 @@ pub fn run(mut start: link::Start) -> Result<(), Error> {
     let chooser = Arc::new(Chooser::new(planned.algorithm, planned.mode, fleet.len()));
     let pass = Pass::new(&start.me.name, planned.shows_via, Arc::clone(&fleet), chooser);
     let stop = Stop::default();
-    let settings = Settings::new(planned.timeouts);
+    let settings = Settings::new(planned.timeouts).admitted(start.line.admission());
     let serving = relay::serve(listeners, settings, stop.clone(), move |_| pass.clone())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let within = runtime.block_on(attend(&start, &fleet, &serving))?;

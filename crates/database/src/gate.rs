@@ -148,8 +148,11 @@ async fn serve_until_stopped(
     for (kind, listeners) in [(Kind::ReadWrite, read_write), (Kind::ReadOnly, read_only)] {
         for listener in listeners {
             listener.set_nonblocking(true)?;
-            let listener = tokio::net::TcpListener::from_std(listener)?;
-            accepting.push(tokio::spawn(accept(Arc::clone(&gate), kind, listener, alive.clone())));
+            let (gate, line, alive) = (Arc::clone(&gate), start.line.clone(), alive.clone());
+            accepting.push(tokio::spawn(async move {
+                line.admitted().await;
+                accept(gate, kind, listener, alive).await;
+            }));
         }
     }
     drop(alive);
@@ -191,7 +194,11 @@ fn adopt(current: &mut Arc<Targets>, next: Targets) -> bool {
     changed
 }
 
-async fn accept(gate: Arc<Gate>, kind: Kind, listener: tokio::net::TcpListener, alive: mpsc::Sender<()>) {
+async fn accept(gate: Arc<Gate>, kind: Kind, listener: TcpListener, alive: mpsc::Sender<()>) {
+    let listener = match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!("cannot listen: {error}"),
+    };
     loop {
         match listener.accept().await {
             Ok((client, _)) => {
@@ -200,6 +207,10 @@ async fn accept(gate: Arc<Gate>, kind: Kind, listener: tokio::net::TcpListener, 
                     serve::serve(&gate, kind, client).await;
                     drop(alive);
                 });
+            }
+            // The agent makes the listener refuse before an end.
+            Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => {
+                tokio::time::sleep(ACCEPT_AGAIN).await;
             }
             Err(error) => {
                 tracing::warn!("cannot accept a connection: {error}");

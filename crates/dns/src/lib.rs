@@ -104,6 +104,10 @@ impl Server {
     /// Serves TCP on this thread, looks after the others, and ends them all.
     async fn serve(mut self, listeners: Vec<TcpListener>, line: &Line) -> Result<(), Error> {
         let (ending, stop) = watch::channel(false);
+        tokio::select! {
+            () = line.admitted() => {}
+            _ = line.stopped() => {}
+        }
         let turn = Arc::<AtomicUsize>::default();
         let mut connections = JoinSet::new();
         for listener in listeners {

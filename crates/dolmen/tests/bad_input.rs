@@ -53,7 +53,8 @@ fn no_postgres_on_the_machine() {
     let site = Site::guestbook(DOLMEN, 65);
     let empty = site.folder.join("empty");
     std::fs::create_dir(&empty).expect("a folder can be made");
-    let ran = site.command(&["up", "--detach", "--block", "127.0.65"]).env("DOLMEN_POSTGRES_BIN", &empty).output();
+    let ran =
+        site.command(&["up", "--detach", "--block", "127.0.65"]).env("DOLMEN_POSTGRES_BIN", &empty).output();
     refused(&site, &ran.expect("dolmen can be run").into(), 1, &["PostgreSQL", "apt-get install"]);
     let doctor = site.command(&["doctor"]).env("DOLMEN_POSTGRES_BIN", &empty).output();
     refused(&site, &doctor.expect("dolmen can be run").into(), 1, &["lacks", "PostgreSQL"]);

@@ -10,7 +10,8 @@ const DOLMEN: &str = env!("CARGO_BIN_EXE_dolmen");
 
 fn dig(site: &Site, arguments: &[&str]) -> String {
     let server = format!("@{}", site.address(1, 0).ip());
-    let output = Command::new("dig").arg(server).args(["-p", "1053", "+tries=1", "+time=2"]).args(arguments).output();
+    let output =
+        Command::new("dig").arg(server).args(["-p", "1053", "+tries=1", "+time=2"]).args(arguments).output();
     let output = output.expect("dig is installed (bind9-dnsutils)");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
@@ -61,7 +62,8 @@ fn page_and_static_file(site: &Site) {
 fn via(site: &Site) -> Vec<String> {
     let response = site.get("/healthz");
     assert_eq!(response.status, 200);
-    let via: Vec<&str> = response.headers.iter().filter(|(name, _)| name == "via").map(|(_, v)| v.as_str()).collect();
+    let via: Vec<&str> =
+        response.headers.iter().filter(|(name, _)| name == "via").map(|(_, v)| v.as_str()).collect();
     via.join(",").split(',').filter_map(|hop| hop.trim().split(' ').nth(1)).map(str::to_owned).collect()
 }
 

@@ -49,6 +49,8 @@ pub enum Down {
     Welcome(Box<Welcome>),
     /// The answer to a server that was adopted.
     Adopted,
+    /// The answer to the first report that says the server can serve: its sockets take connections now.
+    Admit,
     Site(SiteReport),
     Stop {
         within_ms: u64,
@@ -82,7 +84,15 @@ pub enum Order {
 pub struct Line {
     shared: Arc<Shared>,
     orders: watch::Receiver<Order>,
+    admitted: watch::Receiver<bool>,
     site: watch::Receiver<Arc<SiteReport>>,
+}
+
+/// Where the reader thread puts what comes down.
+struct Downward {
+    orders: watch::Sender<Order>,
+    admitted: watch::Sender<bool>,
+    site: watch::Sender<Arc<SiteReport>>,
 }
 
 #[derive(Debug)]
@@ -137,6 +147,21 @@ impl Line {
         }
     }
 
+    /// Waits until the agent has made the sockets take connections, which it does at the first report that is
+    /// not `starting`. A socket must not be given to an event loop before: what is not listening yet looks
+    /// closed for ever to some of them.
+    pub async fn admitted(&self) {
+        let mut admitted = self.admitted.clone();
+        if admitted.wait_for(|admitted| *admitted).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// The same as a value that changes to true, for an engine on threads of its own.
+    pub fn admission(&self) -> watch::Receiver<bool> {
+        self.admitted.clone()
+    }
+
     /// What all machines report, as far as this machine's agent knows. Sent to gates and database servers.
     pub fn site(&self) -> watch::Receiver<Arc<SiteReport>> {
         self.site.clone()
@@ -144,10 +169,11 @@ impl Line {
 
     /// A line that leads nowhere, for tests of a server without an agent. The sender gives orders.
     pub fn unattached() -> (Self, watch::Sender<Order>, watch::Sender<Arc<SiteReport>>) {
-        let (order_sender, orders) = watch::channel(Order::Serve);
-        let (site_sender, site) = watch::channel(Arc::new(SiteReport::default()));
-        let shared = Shared::new("unattached".into(), None);
-        (Self { shared: Arc::new(shared), orders, site }, order_sender, site_sender)
+        let shared = Arc::new(Shared::new("unattached".into(), None));
+        let (line, downward) = connect(shared);
+        downward.admitted.send_replace(true);
+        // Its last value stays readable without a sender.
+        (line, downward.orders, downward.site)
     }
 
     /// What was reported last: for tests.
@@ -208,16 +234,22 @@ pub(crate) struct Keeper {
     pub(crate) holds: Vec<(String, OwnedFd)>,
 }
 
+fn connect(shared: Arc<Shared>) -> (Line, Downward) {
+    let (order_sender, orders) = watch::channel(Order::Serve);
+    let (admitted_sender, admitted) = watch::channel(false);
+    let (site_sender, site) = watch::channel(Arc::new(SiteReport::default()));
+    let line = Line { shared, orders, admitted, site };
+    (line, Downward { orders: order_sender, admitted: admitted_sender, site: site_sender })
+}
+
 /// Starts the thread that keeps the line up, on a connection whose welcome was read.
 pub(crate) fn keep(keeper: Keeper, stream: UnixStream) -> std::io::Result<Line> {
-    let (order_sender, orders) = watch::channel(Order::Serve);
-    let (site_sender, site) = watch::channel(Arc::new(SiteReport::default()));
     let shared = Arc::new(Shared::new(keeper.server.clone(), Some(stream.try_clone()?)));
-    let line = Line { shared: Arc::clone(&shared), orders, site };
+    let (line, downward) = connect(Arc::clone(&shared));
     std::thread::Builder::new().name("link".into()).stack_size(256 * 1024).spawn(move || {
         let mut stream = stream;
         loop {
-            listen(&stream, &order_sender, &site_sender);
+            listen(&stream, &downward);
             shared.upward().stream = None;
             stream = reconnect(&keeper, &shared);
         }
@@ -226,14 +258,17 @@ pub(crate) fn keep(keeper: Keeper, stream: UnixStream) -> std::io::Result<Line> 
 }
 
 /// Reads orders until the connection ends.
-fn listen(stream: &UnixStream, orders: &watch::Sender<Order>, site: &watch::Sender<Arc<SiteReport>>) {
+fn listen(stream: &UnixStream, downward: &Downward) {
     loop {
         match frame::receive::<Down>(stream) {
             Ok((Down::Site(report), _)) => {
-                site.send_replace(Arc::new(report));
+                downward.site.send_replace(Arc::new(report));
             }
             Ok((Down::Stop { within_ms }, _)) => {
-                orders.send_replace(Order::Stop { within: Duration::from_millis(within_ms) });
+                downward.orders.send_replace(Order::Stop { within: Duration::from_millis(within_ms) });
+            }
+            Ok((Down::Admit, _)) => {
+                downward.admitted.send_replace(true);
             }
             Ok((Down::Welcome(_) | Down::Adopted, _)) => {}
             Err(error) => {

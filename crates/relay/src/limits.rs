@@ -2,17 +2,26 @@
 //! we work, so each step has a size or a time at which we stop.
 
 use plan::Timeouts;
+use tokio::sync::watch;
 
 /// What a server wants of the engine.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub timeouts: Timeouts,
     pub limits: Limits,
+    /// Becomes true when the listeners take connections. None: they do.
+    pub admission: Option<watch::Receiver<bool>>,
 }
 
 impl Settings {
     pub fn new(timeouts: Timeouts) -> Self {
-        Self { timeouts, limits: Limits::default() }
+        Self { timeouts, limits: Limits::default(), admission: None }
+    }
+
+    /// Accepts only once this is true. An event loop that saw a listener while it was closed takes it for closed
+    /// ever after, so one that somebody else opens later must not be registered before.
+    pub fn admitted(self, admission: watch::Receiver<bool>) -> Self {
+        Self { admission: Some(admission), ..self }
     }
 }
 

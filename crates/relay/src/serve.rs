@@ -116,6 +116,9 @@ async fn run<H: Handler>(
     handler: Rc<H>,
     mut orders: watch::Receiver<Option<Duration>>,
 ) {
+    if !admitted(&thread, &mut orders).await {
+        return;
+    }
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!("cannot listen: {error}"),
@@ -142,6 +145,15 @@ async fn run<H: Handler>(
     drain(&thread, within, ticks).await;
 }
 
+/// Waits until the listener takes connections; false when the end comes first.
+async fn admitted(thread: &Thread, orders: &mut watch::Receiver<Option<Duration>>) -> bool {
+    let Some(mut admission) = thread.settings.admission.clone() else { return true };
+    tokio::select! {
+        admitted = admission.wait_for(|admitted| *admitted) => admitted.is_ok(),
+        _ = orders.wait_for(Option::is_some) => false,
+    }
+}
+
 async fn admit<H: Handler>(
     thread: &Rc<Thread>,
     handler: &Rc<H>,
@@ -156,6 +168,8 @@ async fn admit<H: Handler>(
         Err(error) if is_of_the_connection(&error) => {
             tracing::debug!("a connection was gone at once: {error}")
         }
+        // The listener was told to refuse, as it is before an end.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => tokio::time::sleep(ACCEPT_PAUSE).await,
         Err(error) => {
             tracing::warn!("cannot accept a connection: {error}");
             tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -165,8 +179,8 @@ async fn admit<H: Handler>(
 
 /// Errors that concern one connection and not the listener (accept(2)).
 fn is_of_the_connection(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, InvalidInput, NotConnected};
-    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted | InvalidInput | NotConnected)
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, NotConnected};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted | NotConnected)
 }
 
 /// Takes what waits in the backlog: those clients believe that they are connected.

@@ -70,8 +70,8 @@ pub fn run(mut start: link::Start) -> Result<(), Error> {
     let apps = Apps::new(&start.me, Arc::clone(&fleet), start.board.clone());
     let web = Web::new(root, apps);
     let stop = Stop::default();
-    let serving =
-        relay::serve(listeners, Settings::new(planned.timeouts), stop.clone(), move |_| web.clone())?;
+    let settings = Settings::new(planned.timeouts).admitted(start.line.admission());
+    let serving = relay::serve(listeners, settings, stop.clone(), move |_| web.clone())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let within = runtime.block_on(attend(&start, &fleet, &serving))?;
     start.line.report(State::Draining, format!("finishing requests within {} s", within.as_secs()));

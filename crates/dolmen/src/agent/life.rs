@@ -189,7 +189,14 @@ impl Life {
 
     /// A server that says anything but `starting` takes connections.
     fn reported(&mut self, new: Report) -> Vec<Action> {
-        let Phase::Running { report, .. } = &mut self.phase else { return Vec::new() };
+        let Phase::Running { report, .. } = &mut self.phase else {
+            // It has taken what waited in the backlog, and takes no more.
+            return if new.state == State::Draining && self.accepting {
+                vec![self.refuse()]
+            } else {
+                Vec::new()
+            };
+        };
         let serving = matches!(new.state, State::Healthy | State::Unhealthy);
         *report = Some(new);
         if !serving || self.accepting {
@@ -267,7 +274,7 @@ impl Life {
             Phase::Running { pid, hello, .. } => {
                 let kill_at_ms = now_ms + if hello { within_ms + STOP_GRACE_MS } else { 0 };
                 self.phase = Phase::Ending { pid, kill_at_ms: Some(kill_at_ms) };
-                if hello { vec![self.refuse(), Action::AskToStop { within_ms }] } else { self.kill_process() }
+                if hello { vec![Action::AskToStop { within_ms }] } else { self.kill_process() }
             }
             Phase::Ending { .. } => Vec::new(),
             Phase::Absent | Phase::Waiting { .. } => {

@@ -86,10 +86,8 @@ fn a_start_that_comes_while_the_kill_is_under_way_is_not_lost() {
 #[test]
 fn a_stopped_server_is_killed_when_it_overstays() {
     let mut life = running(0);
-    assert_eq!(
-        life.step(100, Event::Stop { within_ms: 500 }),
-        [Action::Refuse, Action::AskToStop { within_ms: 500 }]
-    );
+    assert_eq!(life.step(100, Event::Stop { within_ms: 500 }), [Action::AskToStop { within_ms: 500 }]);
+    assert_eq!(life.step(110, report(State::Draining)), [Action::Refuse], "what waits is taken first");
     assert_eq!(life.state(100).state, State::Draining);
     assert_eq!(life.step(900, Event::Time), []);
     assert_eq!(life.step(100 + 500 + STOP_GRACE_MS, Event::Time), [Action::Kill]);

@@ -202,7 +202,10 @@ impl Servant {
                 }
             }
             Action::Refuse => self.held.iter().for_each(Held::refuse),
-            Action::Accept => self.held.iter().for_each(Held::accept),
+            Action::Accept => {
+                self.held.iter().for_each(Held::accept);
+                self.tell(&Down::Admit);
+            }
         }
         Ok(None)
     }
