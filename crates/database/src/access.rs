@@ -69,3 +69,53 @@ fn one(address: IpAddr) -> String {
 fn quote(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_comes_in_without_a_password_but_the_account_itself() {
+        let machine = |name: &str, address: &str| plan::Machine {
+            name: name.into(),
+            address: address.parse().unwrap(),
+            public: Vec::new(),
+            agent: format!("{address}:7400").parse().unwrap(),
+        };
+        let server = |number: u8, address: &str| plan::Server {
+            name: format!("database-{number}"),
+            role: plan::Role::Database,
+            machine: "beta".into(),
+            address: address.parse().unwrap(),
+            listen: Vec::new(),
+        };
+        let mut plan = Plan {
+            format: plan::FORMAT,
+            generation: 1,
+            site: "test".into(),
+            domain: None,
+            place: Place::Machines,
+            machines: vec![machine("alpha", "10.0.0.1"), machine("beta", "10.0.0.2")],
+            servers: vec![server(1, "10.0.0.2")],
+            dns: None,
+            balancer: None,
+            web: None,
+            app: None,
+            database: None,
+            not_served: Vec::new(),
+        };
+        let expect = "# Written by dolmen from the plan; changes here are lost.\n\
+                      local all postgres peer map=dolmen\n\
+                      local all all scram-sha-256\n\
+                      host \"all\" \"all\" 10.0.0.1/32 scram-sha-256\n\
+                      host \"all\" \"all\" 10.0.0.2/32 scram-sha-256\n\
+                      host replication replicator 10.0.0.2/32 scram-sha-256\n\
+                      host postgres replicator 10.0.0.2/32 scram-sha-256\n";
+        // A database that is called `all` is only that one database.
+        assert_eq!(rules(&plan, "all"), expect);
+        plan.place = Place::Up { block: 1 };
+        assert!(rules(&plan, "app").contains("host replication replicator 127.0.0.1/32 scram-sha-256\n"));
+        assert_eq!(password_line("a:b\\c"), "*:*:*:replicator:a\\:b\\\\c\n");
+        assert!(accounts("web").contains("dolmen \"web\" postgres\n"));
+    }
+}

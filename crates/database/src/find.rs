@@ -65,11 +65,15 @@ pub fn find_postgres() -> Result<Postgres, NotFound> {
 
 /// All that are installed, newest first; never empty.
 pub(crate) fn installed() -> Result<Vec<Postgres>, NotFound> {
-    let folders = match std::env::var_os(VARIABLE) {
-        Some(folder) => vec![PathBuf::from(folder)],
-        None => folders(&std::env::var_os("PATH").unwrap_or_default()),
+    let Some(folder) = std::env::var_os(VARIABLE).map(PathBuf::from) else {
+        return among(&folders(&std::env::var_os("PATH").unwrap_or_default()));
     };
-    among(&folders)
+    among(std::slice::from_ref(&folder)).map_err(|mut error| {
+        if error.rejected.is_empty() {
+            error.rejected.push(format!("{VARIABLE} names {}, which has no postgres", folder.display()));
+        }
+        error
+    })
 }
 
 fn folders(path: &OsStr) -> Vec<PathBuf> {

@@ -25,6 +25,9 @@ use crate::{RefusedSetting, act, check_settings, find, leftover, log_file, obser
 const BUSY: Duration = Duration::from_millis(50);
 const CALM: Duration = Duration::from_secs(1);
 
+/// A replica that waits for its primary, which may be away for long.
+const WAITING: Duration = Duration::from_millis(100);
+
 /// While something is amiss that may mend itself at any moment.
 const WATCHFUL: Duration = Duration::from_millis(250);
 
@@ -361,6 +364,7 @@ fn pace(seen: &Seen, action: Action, state: State) -> Duration {
     match state {
         _ if action != Action::Wait => BUSY,
         State::Healthy if seen.complete() => CALM,
+        State::Starting if matches!(seen.process, Process::Stopped { .. }) => WAITING,
         State::Starting => BUSY,
         _ if matches!(seen.process, Process::Stopped { .. }) => CALM,
         _ => WATCHFUL,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use link::Secret;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_postgres::NoTls;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 
 use crate::seen::Upstream;
@@ -19,7 +20,17 @@ const LIMIT: Duration = Duration::from_secs(2);
 pub(crate) async fn ask(server: &str, from: IpAddr, primary: SocketAddr, password: &Secret) -> Upstream {
     match within(LIMIT, question(server, from, primary, password)).await {
         Ok(upstream) => upstream,
-        Err(error) => Upstream::Unreachable(error.to_string()),
+        Err(error) => Upstream::Unreachable(why(&error)),
+    }
+}
+
+/// A primary that is being set up refuses a role that it has not made yet as if the password were wrong.
+fn why(error: &SessionError) -> String {
+    match error {
+        SessionError::Postgres(error) if error.code() == Some(&SqlState::INVALID_PASSWORD) => {
+            format!("it has not made the role {REPLICATOR} yet, or with another password")
+        }
+        other => other.to_string(),
     }
 }
 

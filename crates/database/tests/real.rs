@@ -77,6 +77,7 @@ async fn what_is_written_through_the_gate_is_read_from_the_replica() {
     let rights = "SELECT rolsuper::text || rolreplication::text FROM pg_roles WHERE rolname = current_user";
     assert_eq!(writer.text(rights).await, "falsefalse");
     reads(&site, 1).await;
+    cancels(&site).await;
     writer.close().await;
     servers.into_iter().rev().for_each(Running::stop);
     until("no process is left", || site.processes() == 0);
@@ -167,10 +168,8 @@ async fn a_commit_waits_while_the_replica_is_away() {
     assert_eq!(reader.number("SELECT count(*) FROM entry").await.unwrap(), 2);
 }
 
-#[tokio::test]
-async fn a_cancel_passes_the_gate() {
-    let site = Site::new("cancel", 51, "");
-    let _servers = start_all(&site);
+/// A statement that runs through the gate ends by a cancel request through the gate.
+async fn cancels(site: &Site) {
     for listen in ["read-write", "read-only"] {
         let client = site.client("gate-1", listen).await.unwrap();
         let token = client.cancel_token();

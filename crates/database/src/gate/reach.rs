@@ -20,6 +20,9 @@ use super::{Gate, sockets};
 /// Between two tries of all held connections together.
 const TRY_AGAIN: Duration = Duration::from_millis(50);
 
+/// How long a replica may take to answer before the next one is tried.
+const REPLICA: Duration = Duration::from_secs(2);
+
 /// The largest first answer that is read whole: an error message.
 const ANSWER_BYTES: usize = 16 * 1024;
 
@@ -109,9 +112,10 @@ async fn round(gate: &Gate, kind: Kind, opening: &Opening) -> Result<Reached, St
     let mut failed = Vec::new();
     if kind == Kind::ReadOnly {
         while let Some(target) = gate.busy.least(&targets.replicas, &failed) {
-            match attempt(gate, target, opening).await {
-                Ok(reached) => return Ok(reached),
-                Err(error) => tracing::debug!("{} takes no reads: {error}", target.name),
+            match tokio::time::timeout(REPLICA, attempt(gate, target, opening)).await {
+                Ok(Ok(reached)) => return Ok(reached),
+                Ok(Err(error)) => tracing::debug!("{} takes no reads: {error}", target.name),
+                Err(_) => tracing::debug!("{} does not answer", target.name),
             }
             failed.push(target.name.clone());
         }

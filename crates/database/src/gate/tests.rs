@@ -138,6 +138,31 @@ async fn bytes_pass_both_ways_and_an_end_is_passed_on() {
 }
 
 #[tokio::test]
+async fn a_database_that_somebody_else_runs_is_found_by_its_name() {
+    let (primary, _heard) = server(vec![]).await;
+    let bench = bench(primary, &[], limits());
+    let address = Address::External { host: "localhost".into(), port: primary.port() };
+    let target = Target { name: "the database".into(), address };
+    bench.targets.send_modify(|targets| Arc::make_mut(targets).primary = target);
+    let mut client = connect(&bench, Kind::ReadOnly).await;
+    client.write_all(&STARTUP).await.unwrap();
+    says(&mut client, &WELCOME).await;
+}
+
+#[tokio::test]
+async fn tls_from_the_first_byte_passes_untouched() {
+    let (primary, mut heard) = server(vec![]).await;
+    let bench = bench(primary, &[], limits());
+    let mut client = connect(&bench, Kind::ReadWrite).await;
+    client.write_all(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc").await.unwrap();
+    let mut sent = heard.recv().await.unwrap();
+    while sent.len() < 9 {
+        sent.extend(heard.recv().await.unwrap());
+    }
+    assert_eq!(sent, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc");
+}
+
+#[tokio::test]
 async fn a_server_that_says_not_now_is_asked_again() {
     let (primary, _heard) = server(vec![NOT_NOW, NOT_NOW, &WELCOME]).await;
     let bench = bench(primary, &[], limits());
