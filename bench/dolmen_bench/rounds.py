@@ -1,0 +1,46 @@
+"""Rounds and ratios. The sides take turns within each round, so that what else the machine does meets all alike."""
+
+import statistics
+
+OURS = "dolmen"
+
+
+def in_turns(sides, rounds, measure, say):
+    """measure(side, number) gives a dictionary of figures. The order turns around with every round.
+
+    Returns for each side's name the list of its figures, one per round.
+    """
+    measured = {side.name: [] for side in sides}
+    for number in range(rounds):
+        for side in sides if number % 2 == 0 else reversed(sides):
+            figures = measure(side, number)
+            measured[side.name].append(figures)
+            say(f"round {number + 1} of {rounds}, {side.name}: {_short(figures)}")
+    return measured
+
+
+def medians(list_of_figures):
+    return {key: statistics.median(figures[key] for figures in list_of_figures) for key in list_of_figures[0]}
+
+
+def ratios(measured, figure):
+    """Ours to the better peer (the smaller, figure by figure), one for each round; then to each peer alone."""
+    peers = [name for name in measured if name != OURS]
+    if OURS not in measured or not peers:
+        return None
+    ours = [figures[figure] for figures in measured[OURS]]
+    theirs = {name: [figures[figure] for figures in measured[name]] for name in peers}
+    better = [min(of_round) for of_round in zip(*theirs.values())]
+    return {
+        "better": _spread(ours, better),
+        "peers": {name: _spread(ours, values) for name, values in theirs.items()},
+    }
+
+
+def _spread(ours, theirs):
+    each = [mine / other for mine, other in zip(ours, theirs)]
+    return {"ratio": statistics.median(each), "ratio_min": min(each), "ratio_max": max(each)}
+
+
+def _short(figures):
+    return ", ".join(f"{key} {value:.4g}" for key, value in list(figures.items())[:3])
