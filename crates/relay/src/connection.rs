@@ -85,8 +85,19 @@ async fn wait(thread: &Thread, client: &mut Client, grace_ms: u64) -> bool {
 
 /// One request and its answer. False when the connection is to end.
 async fn exchange<H: Handler>(thread: &Rc<Thread>, client: &mut Client, handler: &H) -> bool {
-    let mut head = RequestHead::default();
-    let body = match read_head(thread, client, &mut head).await {
+    let mut head = thread.take_request_head();
+    let goes_on = answer(thread, client, handler, &mut head).await;
+    thread.give_request_head(head);
+    goes_on
+}
+
+async fn answer<H: Handler>(
+    thread: &Rc<Thread>,
+    client: &mut Client,
+    handler: &H,
+    head: &mut RequestHead,
+) -> bool {
+    let body = match read_head(thread, client, head).await {
         Ok(body) => body,
         Err(NoHead::Gone) => return false,
         Err(NoHead::Late) => {
@@ -100,7 +111,7 @@ async fn exchange<H: Handler>(thread: &Rc<Thread>, client: &mut Client, handler:
         }
     };
     thread.counts().requests.add(1);
-    let mut exchange = Exchange::new(thread, client, &head, body, Instant::now());
+    let mut exchange = Exchange::new(thread, client, head, body, Instant::now());
     let result = handler.handle(&mut exchange).await;
     if result.is_ok() && !exchange.is_answered() {
         // A handler that answers nothing is broken, but its client still gets to know.

@@ -92,7 +92,9 @@ impl Exchange<'_> {
 
     /// The whole exchange on one connection to a target, which then goes to the pool or is closed.
     async fn on(&mut self, mut upstream: Upstream, edits: &Edits<'_>) -> Result<Forwarded, ForwardError> {
-        let result = self.attempt(&mut upstream, edits).await;
+        let mut answer = self.thread.take_answer_head();
+        let result = self.attempt(&mut upstream, &mut answer, edits).await;
+        self.thread.give_answer_head(answer);
         upstream.finish(self.thread);
         result.map_err(|error| self.note(error))
     }
@@ -100,14 +102,14 @@ impl Exchange<'_> {
     async fn attempt(
         &mut self,
         upstream: &mut Upstream,
+        answer: &mut ResponseHead,
         edits: &Edits<'_>,
     ) -> Result<Forwarded, ForwardError> {
         let mut request = Pump::new(self.body.clone());
         let before = self.client.buffer.len();
         self.prepend_request(upstream, &mut request, edits);
         let mut sending = Sending::Underway;
-        let mut answer = ResponseHead::default();
-        let body = match self.until_answer(upstream, &mut request, &mut sending, &mut answer, edits).await {
+        let body = match self.until_answer(upstream, &mut request, &mut sending, answer, edits).await {
             Ok(body) => body,
             Err(error) => {
                 self.take_back(request, before);
@@ -119,9 +121,9 @@ impl Exchange<'_> {
         self.answer = Answer::Begun;
         if answer.status() == 101 {
             self.body = Body::NONE;
-            return self.switch(upstream, &answer, edits).await;
+            return self.switch(upstream, answer, edits).await;
         }
-        self.pass_answer(upstream, &mut request, &mut sending, &answer, body, edits).await?;
+        self.pass_answer(upstream, &mut request, &mut sending, answer, body, edits).await?;
         Ok(Forwarded { status: answer.status() })
     }
 

@@ -88,6 +88,10 @@ pub const HEADROOM_BYTES: usize = 1024;
 /// Unused buffers that a thread keeps for the next connection.
 pub const FREE_BUFFERS: usize = 64;
 
+/// Unused heads that a thread keeps, and the length up to which one is worth keeping.
+pub const FREE_HEADS: usize = 64;
+pub const FREE_HEAD_BYTES: usize = 4 * 1024;
+
 /// What is read and thrown away after an answer that did not wait for the rest of the request, so that the
 /// client reads the answer before it sees a reset.
 pub const LINGER_BYTES: usize = 256 * 1024;

@@ -7,8 +7,10 @@ use std::time::SystemTime;
 use crate::buffer::Buffers;
 use crate::clock::Clock;
 use crate::codec::date::DateText;
+use crate::codec::request::RequestHead;
+use crate::codec::response::ResponseHead;
 use crate::counters::{Counters, Counts};
-use crate::limits::Settings;
+use crate::limits::{FREE_HEADS, Settings};
 use crate::pool::Pool;
 
 #[derive(Debug)]
@@ -23,6 +25,9 @@ pub(crate) struct Thread {
     index: usize,
     date: RefCell<DateText>,
     scratch: RefCell<Vec<u8>>,
+    /// Heads that no exchange uses, with the memory that they have grown to.
+    requests: RefCell<Vec<RequestHead>>,
+    answers: RefCell<Vec<ResponseHead>>,
     ids: Cell<[u64; 2]>,
 }
 
@@ -38,6 +43,8 @@ impl Thread {
             index,
             date: RefCell::default(),
             scratch: RefCell::default(),
+            requests: RefCell::default(),
+            answers: RefCell::default(),
             ids: Cell::new(seed),
         }
     }
@@ -69,6 +76,28 @@ impl Thread {
     pub(crate) fn give_scratch(&self, mut scratch: Vec<u8>) {
         scratch.clear();
         self.scratch.replace(scratch);
+    }
+
+    pub(crate) fn take_request_head(&self) -> RequestHead {
+        self.requests.borrow_mut().pop().unwrap_or_default()
+    }
+
+    pub(crate) fn give_request_head(&self, head: RequestHead) {
+        let mut free = self.requests.borrow_mut();
+        if free.len() < FREE_HEADS && head.fields().is_small() {
+            free.push(head);
+        }
+    }
+
+    pub(crate) fn take_answer_head(&self) -> ResponseHead {
+        self.answers.borrow_mut().pop().unwrap_or_default()
+    }
+
+    pub(crate) fn give_answer_head(&self, head: ResponseHead) {
+        let mut free = self.answers.borrow_mut();
+        if free.len() < FREE_HEADS && head.fields().is_small() {
+            free.push(head);
+        }
     }
 
     /// 128 bits that no other request has, by SplitMix64 over a random start. Not a secret: it names, it does not

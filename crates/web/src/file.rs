@@ -36,8 +36,8 @@ pub(crate) struct Open {
     pub(crate) file: File,
     pub(crate) size: u64,
     pub(crate) modified: SystemTime,
-    /// Strong: it changes whenever the bytes may have (RFC 9110 section 8.8.3). A file that is replaced has
-    /// another inode, one that is written to another time, in nanoseconds.
+    /// Strong: it changes whenever the bytes may have (RFC 9110 section 8.8.3). One that is written to
+    /// has another time, in nanoseconds.
     pub(crate) tag: String,
 }
 
@@ -95,7 +95,8 @@ fn describe(descriptor: OwnedFd) -> io::Result<Entry> {
     }
     let nanoseconds = i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec());
     let modified = UNIX_EPOCH + Duration::from_secs(u64::try_from(meta.mtime()).unwrap_or(0));
-    let tag = format!("\"{:x}-{:x}-{:x}\"", meta.ino(), meta.size(), nanoseconds);
+    // The inode is not in it: two web servers with copies of one release must agree.
+    let tag = format!("\"{:x}-{:x}\"", meta.size(), nanoseconds);
     Ok(Entry::File(Open { file, size: meta.size(), modified, tag }))
 }
 

@@ -3,10 +3,10 @@
 //! Lenient reading of chunk lines is how requests are smuggled: every line ends in CRLF, sizes are hex digits and
 //! nothing else, extensions are dropped on the way to a reader that takes no chunks and are short otherwise.
 
-use crate::limits::{CHUNK_LINE_BYTES, TRAILER_BYTES};
+use crate::limits::{CHUNK_LINE_BYTES, FIELDS, TRAILER_BYTES};
 
 use super::body::Step;
-use super::fields::{Known, NO_FIELDS};
+use super::fields::Known;
 
 /// Why a chunked body is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -176,7 +176,7 @@ fn section_end(bytes: &[u8]) -> Result<Option<usize>, ChunkError> {
 
 /// Moves the allowed lines to the front and says how long the section is now.
 fn keep_allowed(section: &mut [u8]) -> Result<usize, ChunkError> {
-    let mut parsed = NO_FIELDS;
+    let mut parsed = [httparse::EMPTY_HEADER; FIELDS];
     let Ok(httparse::Status::Complete((_, fields))) = httparse::parse_headers(section, &mut parsed) else {
         return Err(ChunkError::Trailer);
     };

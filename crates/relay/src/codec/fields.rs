@@ -3,6 +3,7 @@
 //! The bytes are a copy that the head owns, so that the buffer it came in can go on being read into. Lines are
 //! kept as they came, which lets the writer copy runs of them unchanged.
 
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use crate::limits;
@@ -97,6 +98,11 @@ impl Fields {
         }
     }
 
+    /// Whether its memory is worth keeping for the next head.
+    pub(crate) fn is_small(&self) -> bool {
+        self.bytes.capacity() <= limits::FREE_HEAD_BYTES
+    }
+
     pub fn len(&self) -> usize {
         self.list.len()
     }
@@ -183,6 +189,9 @@ pub fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|token| !token.is_empty())
 }
 
-/// The array that httparse fills.
-pub(crate) const NO_FIELDS: [httparse::Header<'static>; limits::FIELDS] =
-    [httparse::EMPTY_HEADER; limits::FIELDS];
+/// The array that httparse fills. Not initialised: that alone would cost more than parsing a small head.
+pub(crate) type Parsed<'a> = [MaybeUninit<httparse::Header<'a>>; limits::FIELDS];
+
+pub(crate) const fn unparsed<'a>() -> Parsed<'a> {
+    [const { MaybeUninit::uninit() }; limits::FIELDS]
+}

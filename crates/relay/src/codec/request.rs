@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::body::Body;
 use super::chunked::Chunked;
-use super::fields::{Fields, Known, NO_FIELDS, tokens};
+use super::fields::{Fields, Known, tokens, unparsed};
 use super::target::{self, Target};
 
 /// Why a request is refused. Each has the status that the client is told.
@@ -64,9 +64,9 @@ pub struct RequestHead {
 impl RequestHead {
     /// Reads a complete head, the empty line included, and says how its body is framed.
     pub fn load(&mut self, head: &[u8]) -> Result<Body, Refusal> {
-        let mut fields = NO_FIELDS;
-        let mut request = httparse::Request::new(&mut fields);
-        match request.parse(head) {
+        let mut fields = unparsed();
+        let mut request = httparse::Request::new(&mut []);
+        match request.parse_with_uninit_headers(head, &mut fields) {
             Ok(httparse::Status::Complete(length)) if length == head.len() => {}
             Ok(_) => return Err(Refusal::Malformed),
             Err(httparse::Error::TooManyHeaders) => return Err(Refusal::HeadTooLong),

@@ -2,7 +2,7 @@
 
 use super::body::Body;
 use super::chunked::Chunked;
-use super::fields::{Fields, Known, NO_FIELDS, tokens};
+use super::fields::{Fields, Known, tokens, unparsed};
 use super::request::plain_number;
 
 /// Why an answer cannot be passed on.
@@ -31,9 +31,10 @@ pub struct ResponseHead {
 impl ResponseHead {
     /// Reads a complete head and says how the body is framed, knowing whether the request was HEAD.
     pub fn load(&mut self, head: &[u8], to_head: bool) -> Result<Body, BadResponse> {
-        let mut fields = NO_FIELDS;
-        let mut response = httparse::Response::new(&mut fields);
-        match response.parse(head) {
+        let mut fields = unparsed();
+        let mut response = httparse::Response::new(&mut []);
+        let config = httparse::ParserConfig::default();
+        match config.parse_response_with_uninit_headers(&mut response, head, &mut fields) {
             Ok(httparse::Status::Complete(length)) if length == head.len() => {}
             Err(httparse::Error::TooManyHeaders) => return Err(BadResponse::TooLong),
             _ => return Err(BadResponse::Malformed),
