@@ -21,8 +21,8 @@ test:
 
 drill:
 	scripts/install.sh test
-	cargo build --release --locked --bins
-	scripts/drill.py target/release/dolmen
+	cargo build --workspace --bins --locked
+	DOLMEN_DRILL_ROUNDS=5 cargo nextest run --locked -p dolmen --test faults --success-output final
 
 verify:
 	cargo fmt --all --check

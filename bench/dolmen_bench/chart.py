@@ -21,9 +21,10 @@ def draw(results):
             y += BAR + GAP
         y += GROUP_GAP
     scale = (WIDTH - LEFT - RIGHT) / min(RATIO_MAX, max(1.2, *(bar[3] for bar in bars)))
+    # What is drawn last lies on top: the words.
     body = [_bar(*bar, scale) for bar in bars]
-    body += [_group(*group) for group in groups]
-    body += [_goal(top, result, scale) for top, result in groups]
+    body += [_goals(top, result, scale) for top, result in groups]
+    body += [_group(*group) for group in groups] + [_label(*bar, scale) for bar in bars]
     return _frame(y, _line(scale, y - GROUP_GAP) + "".join(body))
 
 
@@ -34,13 +35,17 @@ def _relative(result, side):
     return side["figures"][figure] / min(peer["figures"][figure] for peer in peers)
 
 
-def _bar(y, side, result, relative, scale):
+def _bar(y, side, _result, relative, scale):
     colour = COLOURS.get(side["name"], PEER_COLOUR)
     length = min(relative, RATIO_MAX) * scale
+    return f'<rect x="{LEFT}" y="{y}" width="{length:.1f}" height="{BAR}" fill="{colour}"/>\n'
+
+
+def _label(y, side, result, relative, scale):
+    x = LEFT + min(relative, RATIO_MAX) * scale + 6
     value = f"{side['figures'][result['figure']]:.4g} {result['unit']}"
     return (
-        f'<rect x="{LEFT}" y="{y}" width="{length:.1f}" height="{BAR}" fill="{colour}"/>'
-        f'<text x="{LEFT + length + 6:.1f}" y="{y + 12}">{escape(value)}</text>'
+        f'<text x="{x:.1f}" y="{y + 12}">{escape(value)}</text>'
         f'<text x="{LEFT - 8}" y="{y + 12}" text-anchor="end">{escape(NAMES[side["name"]])}</text>\n'
     )
 
@@ -51,13 +56,18 @@ def _group(y, result):
     return f'<text x="{LEFT}" y="{y - 6}" class="case">{escape(title + ratio)}</text>\n'
 
 
-def _goal(y, result, scale):
-    """A small mark above our bar where the goal to the better peer is."""
-    goal = result["goals"].get("better")
-    if not goal:
-        return ""
-    x = LEFT + goal["ratio"] * scale
-    return f'<path d="M{x:.1f} {y - 1} v{BAR + 2}" class="goal"><title>goal {goal["ratio"]}</title></path>\n'
+def _goals(y, result, scale):
+    """Marks on our bar where the goals are: to the better peer, or to a peer by name."""
+    marks = ""
+    if result["sides"][0]["name"] != "dolmen":
+        return marks
+    to = {"better": 1.0, **{side["name"]: _relative(result, side) for side in result["sides"]}}
+    for peer, goal in result["goals"].items():
+        if peer in to:
+            x = LEFT + min(goal["ratio"] * to[peer], RATIO_MAX) * scale
+            title = f"goal: {goal['ratio']} × {NAMES[peer]}"
+            marks += f'<path d="M{x:.1f} {y - 1} v{BAR + 2}" class="goal"><title>{title}</title></path>\n'
+    return marks
 
 
 def _line(scale, bottom):
@@ -70,9 +80,9 @@ def _frame(height, body):
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" '
         f'viewBox="0 0 {WIDTH} {height}" role="img">\n'
         "<title>Dolmen and its peers, the better peer being 1, shorter is better</title>\n"
-        "<style>text{font:12px sans-serif;fill:#23282c}.case,.title{font-weight:bold}"
+        "<style>text{font:12px sans-serif;fill:#23282c;paint-order:stroke;stroke:#fff;stroke-width:3px}.case,.title{font-weight:bold}"
         ".goal{stroke:#23282c;stroke-width:2}</style>\n"
         f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>\n'
-        f'<text x="{LEFT}" y="22" class="title">Dashed: the better peer. Solid mark: our goal. Shorter is better.'
+        f'<text x="{LEFT}" y="22" class="title">Dashed: the better peer. Marks: our goals. Shorter is better.'
         f"</text>\n{body}</svg>\n"
     )

@@ -5,7 +5,7 @@ import json
 import os
 import sys
 
-from . import binary, cases, chart, interrupts, machine, markdown, result
+from . import binary, cases, chart, interrupts, machine, markdown, processes, result
 from .bench import Bench, prepare
 from .place import BLOCKS, Place
 from .trouble import Mistake, Trouble
@@ -27,6 +27,8 @@ def main(words):
         return _end(trouble, FAILED)
     except interrupts.Interrupted as interrupted:
         return _end(f"ended by {interrupted}; nothing was left running", 128 + interrupted.number)
+    finally:
+        processes.end_all()
 
 
 def _end(message, code):

@@ -15,7 +15,7 @@ def summary(results):
     """One row for each case."""
     rows = [["case", "measure", "Dolmen", "peers", "ratio to the better (min–max)", "goal"]]
     rows += [_row(result) for result in results]
-    return _table(rows) + "".join(f"\n{note}" for note in _notes(results))
+    return _table(rows) + "".join(f"\n{_sentence(note)}\n" for note in _notes(results))
 
 
 def page(results):
@@ -65,7 +65,11 @@ def _detail(result):
         name = f"{NAMES[side['name']]} ({side['version']})"
         rows.append([name, *(_number(side["figures"][key]) for key in keys)])
     settings = "".join(f"- {NAMES[side['name']]}: {_settings(side['settings'])}\n" for side in result["sides"])
-    return f"## {result['case']}\n\n{result['work'].capitalize()}.\n\n{_table(rows)}\n{settings}"
+    return f"## {result['case']}\n\n{_sentence(result['work'])}\n\n{_table(rows)}\n{settings}"
+
+
+def _sentence(text):
+    return text[0].upper() + text[1:] + "."
 
 
 def _settings(settings):

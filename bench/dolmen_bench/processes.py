@@ -6,12 +6,15 @@ import socket
 import subprocess
 import time
 
-from . import packages
+from . import interrupts, packages
 from .trouble import Trouble
 
 READY_S = 10
 END_S = 5
 OUTPUT_BYTES_SHOWN = 2000
+
+# All that were started, so that none is missed when a signal comes between a start and its first use.
+_started = []
 
 
 class Program:
@@ -21,12 +24,14 @@ class Program:
         self.name, self.log = name, os.path.join(folder, f"{name}.out")
         self.errors = os.path.join(folder, f"{name}.err")
         words = [packages.find("taskset"), "-c", str(core), *words]
-        with open(self.log, "wb") as output, open(self.errors, "wb") as errors:
+        environment = {**os.environ, **(environment or {})}
+        with open(self.log, "wb") as output, open(self.errors, "wb") as errors, interrupts.held():
             # A session of its own, so that Ctrl-C reaches the harness first and ends are in order.
             self.process = subprocess.Popen(
-                words, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, cwd=folder,
-                env={**os.environ, **(environment or {})}, start_new_session=True,
+                words, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, cwd=folder, env=environment,
+                start_new_session=True,
             )
+            _started.append(self)
 
     @property
     def pid(self):
@@ -58,6 +63,11 @@ class Program:
                 kill(child)
             self.process.kill()
             self.process.wait(END_S)
+
+
+def end_all():
+    while _started:
+        _started.pop().end()
 
 
 def listens(address):

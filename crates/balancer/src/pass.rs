@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use relay::{Edits, Ended, Exchange, Fleet, Handler, HeadEdits, Tried, Via, page};
+use relay::{Edits, Ended, Exchange, Fleet, Handler, HeadEdits, Introduction, Tried, Via, page};
 
 use crate::choose::Chooser;
 use crate::reserved::{self, HEALTH};
@@ -27,21 +27,8 @@ impl Pass {
 
     /// Tries server after server, each once, until one answers or none is left.
     async fn pass(&self, exchange: &mut Exchange<'_>) -> Result<(), Ended> {
-        let id = exchange.fresh_id();
-        let client = exchange.client().ip().to_canonical().to_string();
-        let host = exchange.request().host().unwrap_or_default();
-        // Clients are not trusted: whatever they say of themselves in these fields is replaced or removed.
-        let set = [
-            ("x-forwarded-for", client.as_str()),
-            ("x-forwarded-proto", "http"),
-            ("x-forwarded-host", host),
-            ("x-request-id", id.as_str()),
-            ("forwarded", ""),
-            ("x-real-ip", ""),
-            ("x-forwarded-port", ""),
-            ("x-forwarded-server", ""),
-            ("x-forwarded-prefix", ""),
-        ];
+        let introduction = Introduction::of(exchange);
+        let set = introduction.fields(exchange.request().host());
         let edits = Edits {
             request: HeadEdits { set: &set, via: Via::Add(&self.via) },
             answer: HeadEdits {
@@ -68,7 +55,7 @@ impl Pass {
                 }
             }
         }
-        fail(exchange, status, &id).await
+        fail(exchange, status, introduction.id()).await
     }
 }
 

@@ -12,8 +12,8 @@ pub enum Failure {
     Mistakes(String),
     /// It could not be done: exit code 1.
     Failed(String),
-    /// As above, but everything was said already.
-    Said,
+    /// Everything was said already; the exit code.
+    Said(i32),
 }
 
 impl Failure {
@@ -40,7 +40,7 @@ impl Failure {
                 crate::out::error(message);
                 ExitCode::from(1)
             }
-            Failure::Said => ExitCode::from(1),
+            Failure::Said(code) => ExitCode::from(u8::try_from(*code).unwrap_or(1)),
         }
     }
 }

@@ -55,7 +55,7 @@ pub fn detach() -> Result<(), Failure> {
     let (mut reader, writer) = io::pipe()?;
     let mut command = Command::new("/proc/self/exe");
     command.args(std::env::args_os().skip(1).filter(|argument| argument != "--detach"));
-    command.env(BACKGROUND, "1").stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
+    command.env(BACKGROUND, "1").stdin(Stdio::null()).stdout(writer);
     if out::has_colour() {
         command.env(out::COLOUR, "1");
     }
@@ -75,8 +75,7 @@ pub fn detach() -> Result<(), Failure> {
     match child.try_wait()? {
         None => Ok(()),
         Some(status) if status.success() => Ok(()),
-        Some(status) if status.code() == Some(2) => Err(Failure::Mistake("nothing was started".into())),
-        Some(_) => Err(Failure::Said),
+        Some(status) => Err(Failure::Said(status.code().unwrap_or(1))),
     }
 }
 
@@ -170,6 +169,6 @@ impl Running {
         let waited = self.began.elapsed().as_secs();
         out::error(&format!("after {waited} s not everything is healthy; stopping\n{wrong}"));
         stop::orderly(&self.state).await?;
-        Err(Failure::Said)
+        Err(Failure::Said(1))
     }
 }

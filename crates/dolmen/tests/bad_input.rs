@@ -55,7 +55,7 @@ fn no_postgres_on_the_machine() {
     std::fs::create_dir(&empty).expect("a folder can be made");
     let ran =
         site.command(&["up", "--detach", "--block", "127.0.65"]).env("DOLMEN_POSTGRES_BIN", &empty).output();
-    refused(&site, &ran.expect("dolmen can be run").into(), 1, &["PostgreSQL", "apt-get install"]);
+    refused(&site, &ran.expect("dolmen can be run").into(), 1, &["PostgreSQL", "apt install postgresql"]);
     let doctor = site.command(&["doctor"]).env("DOLMEN_POSTGRES_BIN", &empty).output();
     refused(&site, &doctor.expect("dolmen can be run").into(), 1, &["lacks", "PostgreSQL"]);
 }
@@ -83,7 +83,7 @@ fn a_command_that_exits_at_once() {
 #[test]
 fn a_command_that_never_becomes_healthy() {
     let site = Site::new(DOLMEN, 68, &app("sleep 1000"));
-    refused(&site, &up_in_vain(&site), 1, &["app-1", "0 of 1 workers ready"]);
+    refused(&site, &up_in_vain(&site), 1, &["app-1", "0 of 1 worker ready"]);
 }
 
 #[test]
@@ -110,8 +110,8 @@ fn two_up_at_once() {
     let second = site.try_up();
     assert_eq!(second.code, 1);
     assert!(second.says("is up already") && second.says("dolmen stop"), "{second:?}");
-    let other = Site::new(DOLMEN, 70, "domain = \"other.example\"\n[web]\nroot = \".\"\n");
-    let ran = other.try_up();
+    let other = Site::new(DOLMEN, 80, "domain = \"other.example\"\n[web]\nroot = \".\"\n");
+    let ran = other.run(&["up", "--detach", "--block", "127.0.70"]);
     refused(&other, &ran, 1, &["127.0.70", "--block"]);
     site.run(&["status"]).fine();
 }

@@ -81,6 +81,15 @@ fn signal(pid: u32, signal: &str) {
     assert!(status.expect("kill is there").success());
 }
 
+/// A signal from outside. It is done when the process is gone: until then it may still take requests.
+fn kill(pid: u32) {
+    signal(pid, "-KILL");
+    until("the end of the process", Duration::from_secs(5), || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        (stat.is_empty() || stat.contains(") Z ")).then_some(())
+    });
+}
+
 #[test]
 fn only_what_was_inside_a_killed_server_fails() {
     let site = Site::guestbook(DOLMEN, 71);
@@ -104,7 +113,7 @@ fn a_server_that_crashes_is_mended() {
     for _ in 0..rounds() {
         for server in ["web-1", "app-2"] {
             let pid = site.pid(server);
-            let seen = under_load(&site, CALM, || signal(pid, "-KILL"));
+            let seen = under_load(&site, CALM, || kill(pid));
             seen.only_inside(&format!("kill -9 {server}"));
             site.until_healthy();
             assert_ne!(site.pid(server), pid);
@@ -119,8 +128,8 @@ fn both_servers_of_a_machine_may_go() {
     for _ in 0..rounds() {
         let (web, app) = (site.pid("web-1"), site.pid("app-1"));
         let seen = under_load(&site, CALM, || {
-            signal(web, "-KILL");
-            signal(app, "-KILL");
+            kill(web);
+            kill(app);
         });
         seen.only_inside("kill -9 of web-1 and app-1");
         site.until_healthy();
@@ -172,7 +181,7 @@ fn an_agent_that_is_killed_costs_nothing() {
         for machine in ["alpha", "beta", "gamma"] {
             let agent = agent(&site, machine);
             let before = pids(&site);
-            let seen = under_load(&site, CALM, || signal(agent, "-KILL"));
+            let seen = under_load(&site, CALM, || kill(agent));
             seen.nothing_failed(&format!("kill -9 of the agent of {machine}"));
             until("the agent is back", Duration::from_secs(5), || {
                 (self::agent(&site, machine) != agent && site.run(&["status"]).code == 0).then_some(())

@@ -33,8 +33,13 @@ pub struct Edits<'a> {
 impl<'a> Edits<'a> {
     /// Edits of a server that only adds itself to `Via`, on the way there and on the way back.
     pub fn via(there: &'a str, back: &'a str) -> Self {
+        Self::new(&[], there, back)
+    }
+
+    /// The same, and these fields of the request are set.
+    pub fn new(set: &'a [(&'a str, &'a str)], there: &'a str, back: &'a str) -> Self {
         Self {
-            request: HeadEdits { set: &[], via: Via::Add(there) },
+            request: HeadEdits { set, via: Via::Add(there) },
             answer: HeadEdits { set: &[], via: Via::Add(back) },
         }
     }

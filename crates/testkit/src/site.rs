@@ -136,9 +136,13 @@ impl Site {
         self.server(name)["pid"].as_u64().expect("the server has a process") as u32
     }
 
+    /// Waits until all servers are healthy, and those before them have seen it too.
     #[track_caller]
     pub fn until_healthy(&self) {
-        until("a healthy site", Duration::from_secs(30), || (self.run(&["status"]).code == 0).then_some(()));
+        until("a healthy site", Duration::from_secs(30), || {
+            let status = self.run(&["status"]);
+            (status.code == 0 && !status.says("down:")).then_some(())
+        });
     }
 
     /// An address on machine number `machine` (from 1).

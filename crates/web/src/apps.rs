@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use link::board::{Board, Claim, Column, SLOTS};
-use relay::{Edits, Ended, Exchange, Fleet, ForwardError, Tried, page};
+use plan::{Plan, Server};
+use relay::{Edits, Ended, Exchange, Fleet, ForwardError, Introduction, Tried, page};
 
 /// What a client is told to wait, in seconds, when no app server is up.
 const RETRY_AFTER: (&str, &str) = ("retry-after", "1");
@@ -24,6 +25,8 @@ pub(crate) struct Apps {
     /// The app server on this machine, and its workers.
     here: Option<(usize, Board)>,
     source: Option<IpAddr>,
+    /// Whether clients come here themselves, with no balancer before us that has said who they are.
+    introduces: bool,
     /// What goes into `Via` on the way to an app server, on the way to a worker, and back from each.
     via: String,
     via_worker: String,
@@ -31,7 +34,7 @@ pub(crate) struct Apps {
 }
 
 impl Apps {
-    pub(crate) fn new(me: &plan::Server, fleet: Arc<Fleet>, board: Option<Board>) -> Self {
+    pub(crate) fn new(plan: &Plan, me: &Server, fleet: Arc<Fleet>, board: Option<Board>) -> Self {
         let is_here = |index: &usize| fleet.target(*index).machine.as_deref() == Some(&me.machine);
         let here = (0..fleet.len()).find(is_here);
         let via = format!("1.1 {}", me.name);
@@ -43,8 +46,16 @@ impl Apps {
             None => (via.clone(), via.clone()),
         };
         let source = here.and_then(|index| fleet.source(index));
-        let turn = Arc::new(AtomicUsize::new(0));
-        Self { here: here.zip(board), fleet, turn, source, via, via_worker, via_back }
+        Self {
+            here: here.zip(board),
+            fleet,
+            turn: Arc::new(AtomicUsize::new(0)),
+            source,
+            introduces: plan.balancer.is_none(),
+            via,
+            via_worker,
+            via_back,
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -53,11 +64,15 @@ impl Apps {
 
     /// Sends the request to one app server after the other, each once, until one answers or none is left.
     pub(crate) async fn pass(&self, exchange: &mut Exchange<'_>) -> Result<(), Ended> {
+        let introduction = self.introduces.then(|| Introduction::of(exchange));
+        let host = exchange.request().host();
+        let fields = introduction.as_ref().map(|introduction| introduction.fields(host));
+        let set = fields.as_ref().map_or(&[][..], |fields| &fields[..]);
         let mut tried = Tried::default();
         let mut status = 503;
         while let Some(index) = self.next(&tried) {
             tried.add(index);
-            match self.at(exchange, index).await {
+            match self.at(exchange, index, set).await {
                 Ok(()) => return Ok(()),
                 Err(error) if error.elsewhere() => {}
                 Err(error) => {
@@ -66,7 +81,8 @@ impl Apps {
                 }
             }
         }
-        fail(exchange, status).await
+        let id = introduction.as_ref().map(Introduction::id);
+        fail(exchange, status, id.or(exchange.request().field("x-request-id"))).await
     }
 
     /// The next app server in turn that can take a request and was not tried.
@@ -89,13 +105,18 @@ impl Apps {
     }
 
     /// Sends the request to this app server, by way of its workers where they are published.
-    async fn at(&self, exchange: &mut Exchange<'_>, index: usize) -> Result<(), ForwardError> {
+    async fn at(
+        &self,
+        exchange: &mut Exchange<'_>,
+        index: usize,
+        set: &[(&str, &str)],
+    ) -> Result<(), ForwardError> {
         if let Some(board) = self.workers_of(index)
-            && let Some(result) = self.straight(exchange, board).await
+            && let Some(result) = self.straight(exchange, board, set).await
         {
             return result;
         }
-        let edits = Edits::via(&self.via, &self.via);
+        let edits = Edits::new(set, &self.via, &self.via);
         let target = self.fleet.target(index).address;
         match exchange.forward(target, self.fleet.source(index), &edits).await {
             Ok(_) => {
@@ -111,8 +132,13 @@ impl Apps {
 
     /// Hands the request straight to the least busy worker, or to another when that one refuses. None when no
     /// worker could be tried, and it may go to the app server.
-    async fn straight(&self, exchange: &mut Exchange<'_>, board: &Board) -> Option<Result<(), ForwardError>> {
-        let edits = Edits::via(&self.via_worker, &self.via_back);
+    async fn straight(
+        &self,
+        exchange: &mut Exchange<'_>,
+        board: &Board,
+        set: &[(&str, &str)],
+    ) -> Option<Result<(), ForwardError>> {
+        let edits = Edits::new(set, &self.via_worker, &self.via_back);
         let mut refused = Refused::default();
         for _ in 0..WORKER_TRIES {
             let claim: Claim = board.claim(Column::Web, |slot| refused.has(slot))?;
@@ -144,9 +170,8 @@ impl Refused {
 }
 
 /// No app server answered. With 503 nothing was done with the request, and the client may try again soon.
-async fn fail(exchange: &mut Exchange<'_>, status: u16) -> Result<(), Ended> {
-    let request = exchange.request();
-    let page = page::error(status, request.field("x-request-id").unwrap_or("without an id"));
+async fn fail(exchange: &mut Exchange<'_>, status: u16, id: Option<&str>) -> Result<(), Ended> {
+    let page = page::error(status, id.unwrap_or("without an id"));
     let fields = [page::TYPE, ("cache-control", "no-store"), RETRY_AFTER];
     let used = if status == 503 { fields.len() } else { fields.len() - 1 };
     exchange.reply(status, &fields[..used], page.as_bytes()).await

@@ -67,7 +67,7 @@ pub fn run(mut start: link::Start) -> Result<(), Error> {
     relay::raise_descriptor_limit();
     let source = matches!(start.plan.place, Place::Up { .. }).then_some(start.me.address);
     let fleet = Arc::new(Fleet::new(planned.app, planned.check, source));
-    let apps = Apps::new(&start.me, Arc::clone(&fleet), start.board.clone());
+    let apps = Apps::new(&start.plan, &start.me, Arc::clone(&fleet), start.board.clone());
     let web = Web::new(root, apps);
     let stop = Stop::default();
     let settings = Settings::new(planned.timeouts).admitted(start.line.admission());

@@ -68,6 +68,12 @@ fn plan() -> Plan {
     site.plan(&ground).unwrap()
 }
 
+fn balancer_section() -> plan::Balancer {
+    let site = Site::from_text("[balancer]\nservers = [\"127.0.0.1:1\"]\n");
+    let ground = Ground { place: Place::Up { block: 1 }, generation: 1, folder: "test", files: &NoFiles };
+    site.plan(&ground).unwrap().balancer.unwrap()
+}
+
 struct Web {
     address: SocketAddr,
     folder: PathBuf,
@@ -102,6 +108,8 @@ impl Web {
             });
         }
         section.check.interval_ms = 50;
+        // Behind a balancer, which has said who the client is.
+        plan.balancer = (name != "first").then(balancer_section);
         let (line, orders, site) = Line::unattached();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -308,4 +316,13 @@ fn without_an_app_server_files_are_still_there() {
     assert_eq!((answer.status, answer.field("retry-after")), (503, Some("1")));
     assert!(answer.body.contains("Request &lt;b&gt;"), "{}", answer.body);
     assert_eq!(web.get("/a.css").status, 200);
+}
+
+#[test]
+fn without_a_balancer_it_says_who_the_client_is() {
+    let app = Server::start("app");
+    let web = Web::before("first", &[&app], None);
+    let answer = web.ask("GET", "/", "X-Forwarded-For: 6.6.6.6\r\nX-Request-Id: mine\r\n");
+    assert!(answer.body.contains("x-forwarded-for: 127.0.0.1\n"), "{}", answer.body);
+    assert!(!answer.body.contains("6.6.6.6") && !answer.body.contains("mine"), "{}", answer.body);
 }

@@ -48,12 +48,12 @@ impl Held {
         self.sockets.iter().map(|(name, socket)| (name.as_str(), socket))
     }
 
+    /// Only what listens is shut down: on a socket that does not, `shutdown` would leave a mark that every
+    /// connection accepted later inherits, and they would all look closed by their clients.
     pub fn refuse(&self) {
-        for (name, socket) in self.streams() {
-            match rustix::net::shutdown(socket, rustix::net::Shutdown::Both) {
-                // It refused before.
-                Ok(()) | Err(rustix::io::Errno::NOTCONN) => {}
-                Err(errno) => tracing::warn!("cannot make the socket {name} refuse connections: {errno}"),
+        for (name, socket) in self.streams().filter(|(_, socket)| listens(socket)) {
+            if let Err(errno) = rustix::net::shutdown(socket, rustix::net::Shutdown::Both) {
+                tracing::warn!("cannot make the socket {name} refuse connections: {errno}");
             }
         }
     }
@@ -70,6 +70,10 @@ impl Held {
         let stream = rustix::net::SocketType::STREAM;
         self.each().filter(move |(_, socket)| rustix::net::sockopt::socket_type(socket) == Ok(stream))
     }
+}
+
+fn listens(socket: &OwnedFd) -> bool {
+    rustix::net::sockopt::socket_acceptconn(socket).unwrap_or(false)
 }
 
 fn count(listen: &Listen) -> usize {
@@ -97,6 +101,7 @@ fn open(listen: &Listen) -> io::Result<OwnedFd> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{Read, Write};
     use std::net::{SocketAddr, TcpStream};
 
     fn server(address: SocketAddr, sockets: u16) -> Server {
@@ -114,14 +119,28 @@ mod tests {
         TcpStream::connect(address).is_ok()
     }
 
+    /// A word from a client arrives at whoever accepts on one of the held sockets.
+    fn passes(held: &Held, address: SocketAddr) {
+        let mut client = TcpStream::connect(address).unwrap();
+        client.write_all(b"word").unwrap();
+        let (_, socket) = held.each().next().unwrap();
+        let listener = std::net::TcpListener::from(socket.try_clone().unwrap());
+        listener.set_nonblocking(false).unwrap();
+        let (mut accepted, _) = listener.accept().unwrap();
+        let mut word = [0; 4];
+        accepted.read_exact(&mut word).unwrap();
+        assert_eq!(&word, b"word");
+    }
+
     #[test]
     fn a_held_socket_refuses_and_accepts_without_losing_its_port() {
         let address: SocketAddr = "127.0.49.1:18081".parse().unwrap();
-        let held = Held::open(&server(address, 2)).unwrap();
+        let held = Held::open(&server(address, 1)).unwrap();
         assert!(!connects(address), "nothing is accepted before a server is ready");
+        held.refuse();
         for _ in 0..3 {
             held.accept();
-            assert!(connects(address));
+            passes(&held, address);
             held.refuse();
             held.refuse();
             assert!(!connects(address));

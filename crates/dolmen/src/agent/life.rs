@@ -60,7 +60,7 @@ pub enum Action {
     },
     /// Makes the held sockets refuse connections.
     Refuse,
-    /// Makes the held sockets take connections again.
+    /// Makes the held sockets take connections, and tells the process so.
     Accept,
 }
 
@@ -84,6 +84,8 @@ enum Phase {
         pid: u32,
         since_ms: u64,
         hello: bool,
+        /// Whether this process was told to take connections.
+        admitted: bool,
         report: Option<Report>,
     },
     Ending {
@@ -175,7 +177,7 @@ impl Life {
     }
 
     fn spawned(&mut self, now_ms: u64, pid: u32) -> Vec<Action> {
-        self.phase = Phase::Running { pid, since_ms: now_ms, hello: false, report: None };
+        self.phase = Phase::Running { pid, since_ms: now_ms, hello: false, admitted: false, report: None };
         // An order may have come while the process was being made.
         if self.wanted == Wanted::Running { Vec::new() } else { self.kill_process() }
     }
@@ -187,9 +189,9 @@ impl Life {
         Vec::new()
     }
 
-    /// A server that says anything but `starting` takes connections.
+    /// A process that says anything but `starting` for the first time takes connections from then on.
     fn reported(&mut self, new: Report) -> Vec<Action> {
-        let Phase::Running { report, .. } = &mut self.phase else {
+        let Phase::Running { report, admitted, .. } = &mut self.phase else {
             // It has taken what waited in the backlog, and takes no more.
             return if new.state == State::Draining && self.accepting {
                 vec![self.refuse()]
@@ -199,9 +201,10 @@ impl Life {
         };
         let serving = matches!(new.state, State::Healthy | State::Unhealthy);
         *report = Some(new);
-        if !serving || self.accepting {
+        if !serving || *admitted {
             return Vec::new();
         }
+        *admitted = true;
         self.accepting = true;
         self.refuse_at_ms = None;
         vec![Action::Accept]
@@ -262,7 +265,8 @@ impl Life {
             Phase::Running { .. } => Vec::new(),
             // It is on its way out: `ended` finds it wanted and starts the next.
             Phase::Ending { pid, .. } => {
-                self.phase = Phase::Running { pid, since_ms: now_ms, hello: true, report: None };
+                self.phase =
+                    Phase::Running { pid, since_ms: now_ms, hello: true, admitted: false, report: None };
                 Vec::new()
             }
         }

@@ -26,7 +26,9 @@ fn a_stable_server_that_dies_is_started_at_once_and_connections_wait_a_little() 
     assert_eq!(life.step(60_000, ended()), [Action::Spawn]);
     assert_eq!(life.step(60_001, Event::Spawned { pid: 8 }), []);
     assert_eq!(life.due_ms(), Some(60_000 + PATIENCE_MS));
-    assert_eq!(life.step(60_100, report(State::Healthy)), [], "the sockets never stopped taking connections");
+    assert_eq!(life.step(60_100, report(State::Healthy)), [Action::Accept], "the new process is told");
+    assert_eq!(life.step(60_000 + PATIENCE_MS, Event::Time), [], "and the sockets never refused");
+    assert_eq!(life.step(60_300, report(State::Healthy)), [], "once");
 }
 
 #[test]

@@ -155,6 +155,10 @@ fn copy_one(from: &Path, to: &Path) -> io::Result<()> {
         // A socket or pipe belongs to a running program, not to a release.
         return Ok(());
     }
+    if meta.is_file() {
+        // The time of a file is part of its ETag, which all machines must agree on.
+        File::options().write(true).open(to)?.set_modified(meta.modified()?)?;
+    }
     let readable = if meta.is_dir() { 0o050 } else { 0o040 };
     fs::set_permissions(to, Permissions::from_mode(mode | readable))?;
     if let Some(account) = account::application() {

@@ -20,7 +20,7 @@ impl Agent {
         link::log::begin(Some(&state.machine(&self.machine).log(&format!("agent-{}", self.machine))));
         if let Err(error) = agent::run(&state, &self.machine) {
             tracing::error!("the agent of {} ends: {error}", self.machine);
-            return Err(Failure::Said);
+            return Err(Failure::Said(1));
         }
         Ok(ExitCode::SUCCESS)
     }

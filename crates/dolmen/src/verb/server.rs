@@ -25,7 +25,7 @@ impl Server {
         tracing::info!("{} begins as process {}", self.name, std::process::id());
         if let Err(because) = serve(start) {
             tracing::error!("{} ends: {because}", self.name);
-            return Err(Failure::Said);
+            return Err(Failure::Said(1));
         }
         tracing::info!("{} ends", self.name);
         Ok(ExitCode::SUCCESS)
