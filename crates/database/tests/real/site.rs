@@ -92,6 +92,8 @@ impl Site {
         };
         let descriptors: Vec<OwnedFd> = holds.into_iter().map(|(_, listener)| listener.into()).collect();
         hello.peer.welcome(welcome, &descriptors).unwrap();
+        // Its sockets listen from the beginning, so that a gate can hold who comes early.
+        hello.peer.send(&Down::Admit).unwrap();
         self.read_reports(server, hello.peer.second().unwrap());
         if self.plan.server(server).unwrap().role == Role::Gate {
             self.seen.gates.lock().unwrap().push(hello.peer.second().unwrap());
@@ -197,7 +199,8 @@ impl Site {
         let mut config = tokio_postgres::Config::new();
         config.host(address.ip().to_string()).port(address.port());
         config.user("guestbook").password("app's secret").dbname("guestbook");
-        let (client, connection) = config.connect(NoTls).await?;
+        let connected = tokio::time::timeout(DEADLINE, config.connect(NoTls)).await;
+        let (client, connection) = connected.expect("an answer, good or bad, within the deadline")?;
         Ok(App { client, connection: tokio::spawn(connection) })
     }
 
