@@ -4,6 +4,7 @@ Also the two small programs of this folder, built beside it.
 """
 
 import os
+import sys
 
 from . import processes
 from .trouble import Mistake, Trouble
@@ -22,8 +23,7 @@ def dolmen(given=None):
         return path
     path = os.path.join(target(), "release", "dolmen")
     if _is_stale(path):
-        words = ["cargo", "build", "--release", "--bins", "--locked"]
-        _build(words)
+        _build(["cargo", "build", "--release", "--bins", "--locked"])
         # Cargo leaves a binary alone that an edit did not change; then it is as good as new.
         os.utime(path)
     return path
@@ -45,6 +45,7 @@ def target():
 
 
 def _build(words):
+    print(f"bench: building: {' '.join(words)}", file=sys.stderr, flush=True)
     try:
         processes.run(words, BUILD_WITHIN_S, cwd=ROOT)
     except FileNotFoundError:

@@ -5,7 +5,7 @@ import json
 import os
 import sys
 
-from . import binary, cases, chart, interrupts, machine, markdown, processes, result
+from . import binary, cases, chart, interrupts, machine, markdown, result
 from .bench import Bench, prepare
 from .place import BLOCKS, Place
 from .trouble import Mistake, Trouble
@@ -13,6 +13,8 @@ from .trouble import Mistake, Trouble
 SIDES = ("dolmen", "haproxy", "nginx")
 ROUNDS, ROUNDS_MIN = 5, 5
 SECONDS = 5
+# A machine with nothing to do is below this.
+QUIET_LOAD = 0.7
 FINE, FAILED, MISTAKE = 0, 1, 2
 
 
@@ -24,16 +26,23 @@ def main(words):
     except Mistake as mistake:
         return _end(mistake, MISTAKE)
     except Trouble as trouble:
-        return _end(trouble, FAILED)
+        return _end(_whole(trouble), FAILED)
+    except OSError as error:
+        # Most often a process that was measured has ended, and its entry in /proc is gone.
+        return _end(f"{type(error).__name__}: {error}\nhint: did a proxy end while it was measured?", FAILED)
     except interrupts.Interrupted as interrupted:
         return _end(f"ended by {interrupted}; nothing was left running", 128 + interrupted.number)
-    finally:
-        processes.end_all()
 
 
 def _end(message, code):
     print(f"bench: {message}", file=sys.stderr)
     return code
+
+
+def _whole(trouble):
+    """With what was wrong before it: an end that fails after a start that failed must not hide that."""
+    before = trouble.__context__
+    return f"{_whole(before)}\nand then: {trouble}" if isinstance(before, Trouble) else str(trouble)
 
 
 def _parser():
@@ -89,14 +98,21 @@ def _measure(arguments):
         bench = Bench(
             place, arguments.rounds, arguments.seconds, arguments.log == "on", arguments.sides, dolmen
         )
-        if arguments.rounds < ROUNDS_MIN:
-            bench.notes.append(f"fewer than {ROUNDS_MIN} rounds: a trial, not a result")
+        bench.notes += _doubts(arguments.rounds, described["load_before"])
         for case in chosen:
             bench.say(f"{case.name}: {case.work}")
             sides, measured = case.run(bench)
             results.append(result.of(case, bench, sides, measured, described))
     _publish(arguments, results)
     return FINE
+
+
+def _doubts(rounds, load_before):
+    """Why a reader should not trust what follows."""
+    if rounds < ROUNDS_MIN:
+        yield f"fewer than {ROUNDS_MIN} rounds: a trial, not a result"
+    if load_before > QUIET_LOAD:
+        yield f"the machine was busy before the start (load average {load_before:.1f}): a trial, not a result"
 
 
 def _publish(arguments, results):

@@ -5,6 +5,7 @@ import shutil
 import socket
 import tempfile
 
+from . import interrupts, processes
 from .trouble import Mistake
 
 # Blocks that nothing else of the project uses: `dolmen up` begins at 1, tests have their own.
@@ -17,7 +18,7 @@ LOCK = 250
 
 
 class Place:
-    """Use it as a context: the folder is removed at the end."""
+    """Use it as a context: at the end all that was started is ended and the folder removed."""
 
     # Machines of a dolmen site are .1, .2, …; the rest of the block is for what stands beside it.
     HAPROXY, NGINX, WEB, WORKER = 101, 102, 103, 110
@@ -34,6 +35,11 @@ class Place:
         return self
 
     def __exit__(self, *_):
+        with interrupts.held():
+            self._leave()
+
+    def _leave(self):
+        processes.end_all()
         self.held.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 

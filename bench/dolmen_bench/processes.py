@@ -31,7 +31,7 @@ class Program:
                 words, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, cwd=folder, env=environment,
                 start_new_session=True,
             )
-            _started.append(self)
+            remember(self)
 
     @property
     def pid(self):
@@ -47,25 +47,43 @@ class Program:
                 raise Trouble(f"{self.name} does not listen on {address[0]}:{address[1]} after {READY_S} s")
             time.sleep(0.02)
 
+    def await_child(self):
+        """Until it has a process of its own: nginx listens before its worker is there."""
+        deadline = time.monotonic() + READY_S
+        while not children(self.pid):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise Trouble(f"{self.name} started no worker: {self.said()}")
+            time.sleep(0.02)
+
     def said(self):
         with open(self.errors, encoding="utf-8", errors="replace") as file:
             return file.read(OUTPUT_BYTES_SHOWN).strip() or "it said nothing"
 
     def end(self):
         """Asks it to end, then kills it. A second call does nothing."""
+        with interrupts.held():
+            self._end()
+
+    def _end(self):
         if self.process.poll() is not None:
             return
         self.process.send_signal(signal.SIGTERM)
         try:
             self.process.wait(END_S)
         except subprocess.TimeoutExpired:
-            for child in children(self.pid):
-                kill(child)
-            self.process.kill()
+            left = [self.pid, *children(self.pid)]
+            for pid in left:
+                kill(pid)
             self.process.wait(END_S)
 
 
+def remember(started):
+    """Something with an end() that changes nothing the second time."""
+    _started.append(started)
+
+
 def end_all():
+    """Ends what is still there, the latest first."""
     while _started:
         _started.pop().end()
 

@@ -26,7 +26,9 @@ def _figures(bench, side):
     with contextlib.ExitStack() as stack:
         stack.callback(side.end)
         side.start()
-        before = accounting.memory(side.pids())
+        # One request, so that all that a first one brings into memory is there before.
+        with Idle(side.address, origin.SMALL, 1):
+            before = accounting.memory(side.pids())
         with Idle(side.address, origin.SMALL, CONNECTIONS) as idle:
             time.sleep(SETTLE_S)
             after = accounting.memory(side.pids())

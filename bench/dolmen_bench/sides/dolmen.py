@@ -7,7 +7,6 @@ it serves with one thread as the others do, and no setting is needed for it.
 import json
 import os
 import shutil
-import subprocess
 import time
 import urllib.request
 
@@ -46,6 +45,7 @@ class Dolmen:
         words = [packages.find("taskset"), "-c", core, self.binary, "up", "--detach", "--block", block]
         with interrupts.held():
             self.is_up = True
+            processes.remember(self)
             processes.run([*words, "--within", str(UP_WITHIN_S)], UP_WITHIN_S + 10, cwd=self.folder)
         status = processes.run([self.binary, "status", "--json"], 10, cwd=self.folder)
         self.servers = json.loads(status)["servers"]
@@ -89,15 +89,20 @@ class Dolmen:
         """Stops the site and removes its state, which is elsewhere when root started it."""
         if not self.is_up:
             return
-        self.is_up = False
-        done = subprocess.run(
-            [self.binary, "stop"], cwd=self.folder, capture_output=True, text=True, timeout=STOP_WITHIN_S,
-            start_new_session=True,
-        )
+        # A signal in the middle would leave the rest undone.
+        with interrupts.held():
+            self.is_up = False
+            self._stop()
+
+    def _stop(self):
         link = os.path.join(self.folder, ".dolmen")
         state = os.path.realpath(link)
-        if done.returncode != 0 and os.path.exists(os.path.join(state, "site.json")):
-            raise Trouble(f"dolmen stop in {self.folder} ended with {done.returncode}:\n{done.stderr.strip()}")
+        try:
+            processes.run([self.binary, "stop"], STOP_WITHIN_S, cwd=self.folder)
+        except Trouble:
+            # A site that never came up has nothing to stop. Of any other the state must stay: it says what runs.
+            if os.path.exists(os.path.join(state, "site.json")):
+                raise
         shutil.rmtree(state, ignore_errors=True)
         if os.path.islink(link):
             os.unlink(link)

@@ -41,7 +41,7 @@ class HAProxy:
         self.settings = {
             "threads": 1, "access_log": "to a file, httplog" if logging else "off",
             "to_servers": "keep-alive, http-reuse always", "x_forwarded_for": True,
-            "health_checks": f"GET {health} every 2 s", "algorithm": "roundrobin",
+            "health_checks": f"GET {health} every 2s", "algorithm": "roundrobin",
         }
         self.program = None
 

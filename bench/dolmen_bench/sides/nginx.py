@@ -51,6 +51,7 @@ class Nginx:
         words = [packages.find("nginx"), *words]
         self.program = processes.Program(words, self.place.proxy_core, folder, self.name)
         self.program.await_listening(self.address)
+        self.program.await_child()
 
     def _body(self):
         host, port = self.address
