@@ -8,6 +8,7 @@ pub mod stop;
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -54,12 +55,13 @@ pub fn run(options: &Options) -> Result<(), Failure> {
 pub fn detach() -> Result<(), Failure> {
     let (mut reader, writer) = io::pipe()?;
     let mut command = Command::new("/proc/self/exe");
+    command.arg0("dolmen");
     command.args(std::env::args_os().skip(1).filter(|argument| argument != "--detach"));
     command.env(BACKGROUND, "1").stdin(Stdio::null()).stdout(writer);
     if out::has_colour() {
         command.env(out::COLOUR, "1");
     }
-    std::os::unix::process::CommandExt::process_group(&mut command, 0);
+    command.process_group(0);
     let mut child = command.spawn()?;
     // The writing ends go with it, so that the pipe ends when the child lets go of its own.
     drop(command);

@@ -47,7 +47,8 @@ pub fn make(root: &Path, about: &About, plan: &Plan) -> Result<Release, StateErr
         return Ok(at(root, last));
     }
     let release = at(root, last + 1);
-    copy_whole(&about.home, program.as_deref(), &release).map_err(failed)?;
+    let public = plan.web.as_ref().and_then(|web| web.root.as_deref());
+    copy_whole(&about.home, public, program.as_deref(), &release).map_err(failed)?;
     link::disk::replace(&digest_file(root, release.number), digest.as_bytes(), link::disk::Access::Everyone)?;
     for old in 1..(release.number + 1).saturating_sub(KEPT) {
         remove(&at(root, old)).map_err(failed)?;
@@ -118,7 +119,13 @@ fn walk(home: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-fn copy_whole(home: &Path, program: Option<&Path>, release: &Release) -> io::Result<()> {
+/// `public` is the folder of static files, which the web servers' account reads.
+fn copy_whole(
+    home: &Path,
+    public: Option<&Path>,
+    program: Option<&Path>,
+    release: &Release,
+) -> io::Result<()> {
     remove(release)?;
     let unfinished = release.files.with_added_extension("new");
     if unfinished.exists() {
@@ -128,7 +135,8 @@ fn copy_whole(home: &Path, program: Option<&Path>, release: &Release) -> io::Res
     fs::create_dir_all(&release.programs)?;
     for path in walk(home)? {
         let below = path.strip_prefix(home).map_err(io::Error::other)?;
-        copy_one(&path, &unfinished.join(below))?;
+        let public = public.is_some_and(|public| below.starts_with(public));
+        copy_one(&path, &unfinished.join(below), public)?;
     }
     if let Some(program) = program
         && let Some(name) = program.file_name()
@@ -140,8 +148,9 @@ fn copy_whole(home: &Path, program: Option<&Path>, release: &Release) -> io::Res
     link::disk::sync_folder(&release.files)
 }
 
-/// Copies a file, folder or link. What not everybody may read, the application's group may.
-fn copy_one(from: &Path, to: &Path) -> io::Result<()> {
+/// Copies a file, folder or link. What not everybody may read, the application's group may; what is served to
+/// everybody, everybody may.
+fn copy_one(from: &Path, to: &Path, public: bool) -> io::Result<()> {
     let meta = fs::symlink_metadata(from)?;
     if meta.is_symlink() {
         return symlink(fs::read_link(from)?, to);
@@ -159,7 +168,12 @@ fn copy_one(from: &Path, to: &Path) -> io::Result<()> {
         // The time of a file is part of its ETag, which all machines must agree on.
         File::options().write(true).open(to)?.set_modified(meta.modified()?)?;
     }
-    let readable = if meta.is_dir() { 0o050 } else { 0o040 };
+    let readable = match (public, meta.is_dir()) {
+        (true, true) => 0o055,
+        (true, false) => 0o044,
+        (false, true) => 0o050,
+        (false, false) => 0o040,
+    };
     fs::set_permissions(to, Permissions::from_mode(mode | readable))?;
     if let Some(account) = account::application() {
         chown(to, None, Some(account.gid))?;
