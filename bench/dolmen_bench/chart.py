@@ -80,7 +80,8 @@ def _frame(height, body):
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" '
         f'viewBox="0 0 {WIDTH} {height}" role="img">\n'
         "<title>Dolmen and its peers, the better peer being 1, shorter is better</title>\n"
-        "<style>text{font:12px sans-serif;fill:#23282c;paint-order:stroke;stroke:#fff;stroke-width:3px}.case,.title{font-weight:bold}"
+        "<style>text{font:12px sans-serif;fill:#23282c;paint-order:stroke;stroke:#fff;stroke-width:3px}"
+        ".case,.title{font-weight:bold}"
         ".goal{stroke:#23282c;stroke-width:2}</style>\n"
         f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>\n'
         f'<text x="{LEFT}" y="22" class="title">Dashed: the better peer. Marks: our goals. Shorter is better.'
