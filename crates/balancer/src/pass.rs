@@ -30,10 +30,10 @@ impl Pass {
         let introduction = Introduction::of(exchange);
         let set = introduction.fields(exchange.request().host());
         let edits = Edits {
-            request: HeadEdits { set: &set, via: Via::Add(&self.via) },
+            request: HeadEdits { set: &set, via: Via::Add(&self.via), ..HeadEdits::default() },
             answer: HeadEdits {
-                set: &[],
                 via: if self.shows_via { Via::Add(&self.via) } else { Via::Remove },
+                ..HeadEdits::default()
             },
         };
         let mut tried = Tried::default();

@@ -78,6 +78,16 @@ impl<'c> Exchange<'c> {
         self.client.address
     }
 
+    /// When the head of the request was complete.
+    pub fn began(&self) -> Instant {
+        self.outcome.began
+    }
+
+    /// From the beginning until the first byte that a target answered, once there was one.
+    pub fn first_byte(&self) -> Option<std::time::Duration> {
+        self.outcome.first_byte
+    }
+
     /// Whether an answer has begun; then no other can be given.
     pub fn is_answered(&self) -> bool {
         self.answer != Answer::None

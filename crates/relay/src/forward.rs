@@ -39,8 +39,8 @@ impl<'a> Edits<'a> {
     /// The same, and these fields of the request are set.
     pub fn new(set: &'a [(&'a str, &'a str)], there: &'a str, back: &'a str) -> Self {
         Self {
-            request: HeadEdits { set, via: Via::Add(there) },
-            answer: HeadEdits { set: &[], via: Via::Add(back) },
+            request: HeadEdits { set, via: Via::Add(there), ..HeadEdits::default() },
+            answer: HeadEdits { via: Via::Add(back), ..HeadEdits::default() },
         }
     }
 }

@@ -24,6 +24,10 @@ pub enum Via<'a> {
 pub struct HeadEdits<'a> {
     /// Each replaces all fields of its name. An empty value only removes them.
     pub set: &'a [(&'a str, &'a str)],
+    /// Each is written after those that came, whatever these are.
+    pub add: &'a [(&'a str, &'a str)],
+    /// Of a request: path and query for the next server, in place of those that came.
+    pub target: Option<&'a str>,
     pub via: Via<'a>,
 }
 
@@ -44,9 +48,10 @@ pub enum Keep {
 pub fn request(out: &mut Vec<u8>, head: &RequestHead, edits: &HeadEdits<'_>, target: SocketAddr) {
     out.extend_from_slice(head.method().as_bytes());
     out.push(b' ');
-    out.extend_from_slice(head.target().as_bytes());
+    out.extend_from_slice(edits.target.unwrap_or(head.target()).as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
     match head.host() {
+        _ if is_set(edits.set, b"host") => {}
         Some(host) if head.is_absolute() => line(out, "host", host.as_bytes()),
         Some(_) => {}
         None => line(out, "host", target.to_string().as_bytes()),
@@ -141,6 +146,9 @@ fn fields(
     out.extend_from_slice(&fields.bytes()[run]);
     via(out, fields, edits.via);
     for (name, value) in edits.set.iter().filter(|(_, value)| !value.is_empty()) {
+        line(out, name, value.as_bytes());
+    }
+    for (name, value) in edits.add {
         line(out, name, value.as_bytes());
     }
     connection(out, keep);

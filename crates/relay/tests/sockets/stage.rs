@@ -121,8 +121,8 @@ struct InOrder(Vec<SocketAddr>);
 impl Handler for InOrder {
     async fn handle(&self, exchange: &mut Exchange<'_>) -> Result<(), Ended> {
         let edits = Edits {
-            request: HeadEdits { set: &[("x-edit", "")], via: Via::Add("1.1 relay") },
-            answer: HeadEdits { set: &[], via: Via::Add("1.1 relay") },
+            request: HeadEdits { set: &[("x-edit", "")], via: Via::Add("1.1 relay"), ..HeadEdits::default() },
+            answer: HeadEdits { via: Via::Add("1.1 relay"), ..HeadEdits::default() },
         };
         let mut status = 503;
         for target in &self.0 {
