@@ -1,44 +1,158 @@
 //! Which server gets the next request.
 //!
 //! The state of choosing is shared by all threads: with a state of its own, each thread would begin with the same
-//! server, and few requests would not alternate.
+//! server, and few requests would not alternate. Each algorithm is a function without I/O in a file of its own;
+//! here stands only what is true of all of them: backups wait, a mark in a cookie goes before the algorithm.
 
+pub mod consistent;
+pub mod first;
+pub mod key;
+pub mod least_connections;
+pub mod least_time;
+pub mod load;
+pub mod random_two;
 pub mod round_robin;
+pub mod sticky;
 
-use std::sync::{Mutex, PoisonError};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use plan::{Algorithm, Mode};
-use relay::{Fleet, Tried};
+use plan::{Algorithm, Mode, Pool};
+use relay::{Fleet, RequestHead, Tried};
 
+use key::Key;
+use least_connections::{busy, least};
+use load::{Load, Slot};
 use round_robin::RoundRobin;
+use sticky::Sticky;
 
 /// See the head of this file.
 #[derive(Debug)]
 pub struct Chooser {
+    algorithm: Algorithm,
     mode: Mode,
-    round_robin: Mutex<RoundRobin>,
+    key: Option<Key>,
+    pub sticky: Option<Sticky>,
+    turns: Mutex<RoundRobin>,
+    loads: Vec<Load>,
+    seeds: Vec<u64>,
+    lots: AtomicU64,
+    /// What times are counted from.
+    began: Instant,
+}
+
+/// The request that needs a server.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    pub client: IpAddr,
+    pub request: &'a RequestHead,
+    pub now: Instant,
+}
+
+/// Whom it gets.
+#[derive(Debug)]
+pub enum Next<'a> {
+    Server(usize, Slot<'a>),
+    /// Nobody is up, or all were tried.
+    Nobody,
 }
 
 impl Chooser {
-    pub fn new(algorithm: Algorithm, mode: Mode, servers: usize) -> Self {
-        match algorithm {
-            Algorithm::RoundRobin => Self { mode, round_robin: Mutex::new(RoundRobin::new(servers)) },
+    /// `seed` makes the lots of this balancer other ones than those of the next.
+    pub fn new(pool: &Pool, fleet: &Fleet, seed: u64) -> Self {
+        let names = || fleet.targets().map(|target| target.name.as_str());
+        let by = || pool.hash_by.clone().unwrap_or_default();
+        let key = match pool.algorithm {
+            Algorithm::SourceHash => Some(Key::Source),
+            Algorithm::UriHash => Some(Key::Uri),
+            Algorithm::HeaderHash => Some(Key::Header(by())),
+            Algorithm::CookieHash => Some(Key::Cookie(by())),
+            _ => None,
+        };
+        Self {
+            algorithm: pool.algorithm,
+            mode: pool.mode,
+            key,
+            sticky: pool.sticky.as_ref().map(|sticky| Sticky::new(&sticky.cookie, names())),
+            turns: Mutex::new(RoundRobin::new(fleet.len())),
+            loads: (0..fleet.len()).map(|_| Load::default()).collect(),
+            seeds: consistent::seeds(names()),
+            lots: AtomicU64::new(seed),
+            began: Instant::now(),
         }
     }
 
     /// A server that is up and was not tried for this request: a backup only when no other is left.
-    pub fn next(&self, fleet: &Fleet, tried: &Tried) -> Option<usize> {
-        [false, true].into_iter().find_map(|backup| {
-            let mut open = (0..fleet.len()).filter(|index| {
-                fleet.is_up(*index) && !tried.has(*index) && fleet.target(*index).backup == backup
-            });
-            match self.mode {
-                Mode::ActivePassive => open.next(),
+    pub fn next(&self, fleet: &Fleet, tried: &Tried, asked: &Asked<'_>) -> Next<'_> {
+        for backup in [false, true] {
+            let is_open = |index: &usize| {
+                let target = fleet.target(*index);
+                fleet.is_up(*index) && !tried.has(*index) && target.backup == backup && target.weight > 0
+            };
+            let open = (0..fleet.len()).filter(is_open);
+            let chosen = match self.mode {
+                Mode::ActivePassive => open.clone().next(),
                 Mode::ActiveActive => {
-                    let mut turns = self.round_robin.lock().unwrap_or_else(PoisonError::into_inner);
-                    turns.next(open.map(|index| (index, fleet.target(index).weight)))
+                    let wanted = self.sticky.as_ref().and_then(|sticky| sticky.wanted(asked.request));
+                    wanted
+                        .filter(is_open)
+                        .or_else(|| self.among(open.map(|index| (index, fleet.target(index).weight)), asked))
+                }
+            };
+            if let Some(index) = chosen
+                && let Some(slot) = self.loads[index].take(u32::MAX)
+            {
+                return Next::Server(index, slot);
+            }
+        }
+        Next::Nobody
+    }
+
+    fn among(&self, open: impl Iterator<Item = (usize, u32)> + Clone, asked: &Asked<'_>) -> Option<usize> {
+        let is_busy = |index: usize, weight| busy(self.loads[index].outstanding(), weight);
+        match self.algorithm {
+            Algorithm::RoundRobin => self.turns().next(open),
+            Algorithm::LeastConnections => least(&mut self.turns(), open, is_busy),
+            Algorithm::RandomTwo => random_two::random_two(open, self.lot(), is_busy),
+            Algorithm::LeastTime => {
+                let now_ms = self.ms(asked.now);
+                least(&mut self.turns(), open, |index, weight| {
+                    let load = &self.loads[index];
+                    load.time.cost(load.outstanding(), weight, now_ms)
+                })
+            }
+            Algorithm::First => first::first(open),
+            Algorithm::SourceHash | Algorithm::UriHash | Algorithm::HeaderHash | Algorithm::CookieHash => {
+                match self.key.as_ref().and_then(|key| key.of(asked.client, asked.request)) {
+                    Some(key) => consistent::consistent(open, &self.seeds, key),
+                    // Nothing to go by, so nothing that would have to stay together.
+                    None => self.turns().next(open),
                 }
             }
-        })
+        }
+    }
+
+    /// A server's answer began this long after it was asked.
+    pub fn answered(&self, index: usize, took: Duration, now: Instant) {
+        self.loads[index].time.observe(took.as_micros() as f32, self.ms(now));
+    }
+
+    /// Whether [`Chooser::answered`] is of any use.
+    pub fn goes_by_time(&self) -> bool {
+        self.algorithm == Algorithm::LeastTime
+    }
+
+    fn turns(&self) -> MutexGuard<'_, RoundRobin> {
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lot(&self) -> u64 {
+        key::mix(self.lots.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed))
+    }
+
+    fn ms(&self, now: Instant) -> u32 {
+        now.saturating_duration_since(self.began).as_millis() as u32
     }
 }

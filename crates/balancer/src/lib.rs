@@ -48,8 +48,8 @@ pub fn run(mut start: link::Start) -> Result<(), Error> {
     }
     relay::raise_descriptor_limit();
     let source = matches!(start.plan.place, Place::Up { .. }).then_some(start.me.address);
-    let fleet = Arc::new(Fleet::new(planned.servers, planned.check, source));
-    let chooser = Arc::new(Chooser::new(planned.algorithm, planned.mode, fleet.len()));
+    let fleet = Arc::new(Fleet::new(planned.pool.servers.clone(), planned.pool.check.clone(), source));
+    let chooser = Arc::new(Chooser::new(&planned.pool, &fleet, choose::key::hash(start.me.name.as_bytes())));
     let pass = Pass::new(&start.me.name, planned.shows_via, Arc::clone(&fleet), chooser);
     let stop = Stop::default();
     let settings = Settings::new(planned.timeouts).admitted(start.line.admission());

@@ -1,10 +1,13 @@
 //! One request: what clients may ask, who they are, and a server that answers.
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use relay::{Edits, Ended, Exchange, Fleet, Handler, HeadEdits, Introduction, Tried, Via, page};
+use relay::{
+    Edits, Ended, Exchange, Fleet, ForwardError, Handler, HeadEdits, Introduction, Tried, Via, page,
+};
 
-use crate::choose::Chooser;
+use crate::choose::{Asked, Chooser, Next};
 use crate::reserved::{self, HEALTH};
 
 /// What a client is told to wait, in seconds, when no server is up: about as long as a restart takes.
@@ -29,33 +32,58 @@ impl Pass {
     async fn pass(&self, exchange: &mut Exchange<'_>) -> Result<(), Ended> {
         let introduction = Introduction::of(exchange);
         let set = introduction.fields(exchange.request().host());
-        let edits = Edits {
-            request: HeadEdits { set: &set, via: Via::Add(&self.via), ..HeadEdits::default() },
-            answer: HeadEdits {
-                via: if self.shows_via { Via::Add(&self.via) } else { Via::Remove },
-                ..HeadEdits::default()
-            },
-        };
+        let asked =
+            Asked { client: exchange.client().ip(), request: exchange.request(), now: exchange.began() };
         let mut tried = Tried::default();
         let mut status = 503;
-        while let Some(index) = self.chooser.next(&self.fleet, &tried) {
+        while let Next::Server(index, _slot) = self.chooser.next(&self.fleet, &tried, &asked) {
             tried.add(index);
-            let target = self.fleet.target(index).address;
-            match exchange.forward(target, self.fleet.source(index), &edits).await {
-                Ok(_) => {
-                    self.fleet.served(index);
-                    return Ok(());
-                }
+            match self.at(exchange, index, &set).await {
+                Ok(()) => return Ok(()),
+                Err(error) if error.elsewhere() => {}
                 Err(error) => {
-                    self.fleet.failed(index, &error);
-                    if !error.elsewhere() {
-                        status = error.status();
-                        break;
-                    }
+                    status = error.status();
+                    break;
                 }
             }
         }
         fail(exchange, status, introduction.id()).await
+    }
+
+    /// Sends the request to one server, and notes how that went.
+    async fn at(
+        &self,
+        exchange: &mut Exchange<'_>,
+        index: usize,
+        set: &[(&str, &str)],
+    ) -> Result<(), ForwardError> {
+        let told = self.chooser.sticky.as_ref().and_then(|sticky| sticky.tells(exchange.request(), index));
+        let cookie = [("set-cookie", told.unwrap_or_default())];
+        let edits = Edits {
+            request: HeadEdits { set, via: Via::Add(&self.via), ..HeadEdits::default() },
+            answer: HeadEdits {
+                add: &cookie[..usize::from(told.is_some())],
+                via: if self.shows_via { Via::Add(&self.via) } else { Via::Remove },
+                ..HeadEdits::default()
+            },
+        };
+        let asked = self.chooser.goes_by_time().then(Instant::now);
+        let result =
+            exchange.forward(self.fleet.target(index).address, self.fleet.source(index), &edits).await;
+        if let (Some(asked), Some(first_byte)) = (asked, exchange.first_byte()) {
+            let answered = exchange.began() + first_byte;
+            self.chooser.answered(index, answered.saturating_duration_since(asked), answered);
+        }
+        match result {
+            Ok(_) => {
+                self.fleet.served(index);
+                Ok(())
+            }
+            Err(error) => {
+                self.fleet.failed(index, &error);
+                Err(error)
+            }
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::meant::{Algorithm, Listen, Mode, Place, Plan, Server, SocketKind, Target, Value};
+use crate::meant::{Listen, Mode, Place, Plan, Pool, Server, SocketKind, Target, Value};
 
 /// A table of the plan, with aligned columns. It shows where secrets come from, never the secrets.
 pub fn describe(plan: &Plan) -> String {
@@ -58,8 +58,7 @@ fn way(plan: &Plan) -> Vec<Vec<String>> {
         row("dns", format!("answers for the zone {}, {records}, ttl {} s", dns.zone, dns.ttl_s));
     }
     if let Some(balancer) = &plan.balancer {
-        let (algorithm, mode) = (algorithm(balancer.algorithm), mode(balancer.mode));
-        row("balancer", format!("{algorithm}, {mode}, to {}", targets(&balancer.servers)));
+        row("balancer", pool(&balancer.pool));
     }
     if let Some(web) = &plan.web {
         row("web", web_row(web));
@@ -72,6 +71,14 @@ fn way(plan: &Plan) -> Vec<Vec<String>> {
         row("database", database_row(plan, database));
     }
     rows
+}
+
+fn pool(pool: &Pool) -> String {
+    let by = pool.hash_by.as_ref().map_or(String::new(), |name| format!(" of {name}"));
+    let sticky =
+        pool.sticky.as_ref().map_or(String::new(), |sticky| format!(", sticky by {}", sticky.cookie));
+    let (algorithm, mode) = (pool.algorithm.name(), mode(pool.mode));
+    format!("{algorithm}{by}, {mode}{sticky}, to {}", targets(&pool.servers))
 }
 
 fn web_row(web: &crate::meant::Web) -> String {
@@ -116,12 +123,6 @@ fn targets(targets: &[Target]) -> String {
         format!("{}{weight}{backup}", target.name)
     };
     targets.iter().map(target).collect::<Vec<_>>().join(", ")
-}
-
-fn algorithm(algorithm: Algorithm) -> &'static str {
-    match algorithm {
-        Algorithm::RoundRobin => "round-robin",
-    }
 }
 
 fn mode(mode: Mode) -> &'static str {

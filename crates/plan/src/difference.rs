@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::describe::listen;
-use crate::meant::{App, Database, Machine, Plan, Server};
+use crate::meant::{App, Database, Machine, Plan, Pool, Server};
 
 /// Whether two plans mean the same; the generation says only when.
 pub fn same_meaning(one: &Plan, other: &Plan) -> bool {
@@ -98,10 +98,7 @@ fn parts(old: &Plan, new: &Plan) -> Vec<String> {
         say(&mut sentences, "dns gives another ttl or mailbox", rest);
     }
     if let (Some(old), Some(new)) = (&old.balancer, &new.balancer) {
-        let way = old.algorithm != new.algorithm || old.mode != new.mode;
-        say(&mut sentences, "the balancer chooses in another way", way);
-        say(&mut sentences, "the balancer sends to other servers", old.servers != new.servers);
-        say(&mut sentences, "the balancer checks its servers in another way", old.check != new.check);
+        sentences.extend(pool("the balancer", &old.pool, &new.pool));
         say(&mut sentences, "the balancer has other time-outs", old.timeouts != new.timeouts);
     }
     if let (Some(old), Some(new)) = (&old.web, &new.web) {
@@ -116,6 +113,15 @@ fn parts(old: &Plan, new: &Plan) -> Vec<String> {
     if let (Some(old), Some(new)) = (&old.database, &new.database) {
         sentences.extend(database(old, new));
     }
+    sentences
+}
+
+fn pool(who: &str, old: &Pool, new: &Pool) -> Vec<String> {
+    let mut sentences = Vec::new();
+    let way = |pool: &Pool| (pool.algorithm, pool.mode, pool.hash_by.clone(), pool.sticky.clone());
+    say(&mut sentences, &format!("{who} chooses in another way"), way(old) != way(new));
+    say(&mut sentences, &format!("{who} sends to other servers"), old.servers != new.servers);
+    say(&mut sentences, &format!("{who} checks its servers in another way"), old.check != new.check);
     sentences
 }
 

@@ -90,8 +90,8 @@ fn note_dns_without_a_name(typed: &Typed, notes: &Notes) {
 
 fn note_balancer(typed: &Typed, force: Force, notes: &Notes) {
     let Some(balancer) = &typed.balancer else { return };
-    match &balancer.servers {
-        None if !balancer.means_servers && !force.web && !force.app => {
+    match &balancer.pool.servers {
+        None if !balancer.pool.means_servers && !force.web && !force.app => {
             let hint = "name them: `servers = [\"10.0.0.1:80\", \"10.0.0.2:80\"]`";
             notes.note(Mistake::at(balancer.span.clone(), "[balancer] has no servers to send to").hint(hint));
         }

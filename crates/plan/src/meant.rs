@@ -3,11 +3,15 @@
 //! It is plain data. It travels whole over the link (agent to server) and the agent API (agent to agent),
 //! so a key may be added with a default, never given another meaning. Units stand last in names.
 
+mod balancer;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+pub use balancer::*;
 
 /// The shape of this structure on disk and on the wire. A reader refuses a format it does not know.
 pub const FORMAT: u32 = 1;
@@ -138,6 +142,7 @@ pub struct Target {
     pub address: SocketAddr,
     /// The machine it runs on, when it is one of ours.
     pub machine: Option<String>,
+    /// Its part of the traffic; 0: none, not even of clients that were there before.
     pub weight: u32,
     /// Used only when no server without this mark is healthy.
     pub backup: bool,
@@ -192,33 +197,6 @@ pub struct Record {
     pub kind: String,
     pub value: String,
     pub ttl_s: u32,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Balancer {
-    pub algorithm: Algorithm,
-    pub mode: Mode,
-    pub servers: Vec<Target>,
-    pub check: Check,
-    pub timeouts: Timeouts,
-    /// Whether clients see the `Via` of the answer: on `up` only.
-    pub shows_via: bool,
-}
-
-/// How the next server is chosen. Later versions add to this list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Algorithm {
-    RoundRobin,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Mode {
-    /// All healthy servers take traffic, backups only when none of the others is left.
-    ActiveActive,
-    /// The first healthy server takes all traffic.
-    ActivePassive,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

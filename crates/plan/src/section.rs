@@ -17,4 +17,5 @@ pub(crate) mod tls;
 // What several sections share.
 pub(crate) mod health;
 pub(crate) mod patience;
+pub(crate) mod pool;
 pub(crate) mod target;

@@ -48,7 +48,7 @@ fn entry(item: &Item<'_>) -> Option<TargetEntry> {
     table.span = item.span.clone();
     let address = table.get("address").and_then(|item| item.socket());
     let name = table.text("name");
-    let weight = table.number("weight", 1, WEIGHT_MAX);
+    let weight = table.number("weight", 0, WEIGHT_MAX);
     let backup = table.get("backup").and_then(|item| item.boolean());
     table.require("address", "where it answers: `address = \"10.0.0.1:80\"`");
     table.close();

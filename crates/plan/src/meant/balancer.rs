@@ -1,0 +1,90 @@
+//! What `[balancer]` means: pools of servers, and how each of them chooses.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Check, Target, Timeouts};
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Balancer {
+    /// The servers of `[balancer]` itself. Its name is empty.
+    #[serde(flatten)]
+    pub pool: Pool,
+    pub timeouts: Timeouts,
+    /// Whether clients see the `Via` of the answer: on `up` only.
+    pub shows_via: bool,
+}
+
+/// Servers that do the same, and how one of them is chosen for a request.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Pool {
+    #[serde(default)]
+    pub name: String,
+    pub algorithm: Algorithm,
+    /// The header or cookie that `header-hash` or `cookie-hash` goes by.
+    #[serde(default)]
+    pub hash_by: Option<String>,
+    pub mode: Mode,
+    #[serde(default)]
+    pub sticky: Option<Sticky>,
+    pub servers: Vec<Target>,
+    pub check: Check,
+}
+
+/// How the next server is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Algorithm {
+    /// Each in turn, by weight.
+    RoundRobin,
+    /// The one with the fewest requests under way, by weight.
+    LeastConnections,
+    /// The less busy of two that are drawn by lot.
+    RandomTwo,
+    /// The one that answers soonest: the time to its first byte, times the requests under way.
+    LeastTime,
+    /// The first in the order of the file that may take one more connection.
+    First,
+    /// The same for the same address of a client.
+    SourceHash,
+    /// The same for the same path.
+    UriHash,
+    /// The same for the same value of a header.
+    HeaderHash,
+    /// The same for the same value of a cookie.
+    CookieHash,
+}
+
+impl Algorithm {
+    pub const ALL: [(&'static str, Algorithm); 9] = [
+        ("round-robin", Algorithm::RoundRobin),
+        ("least-connections", Algorithm::LeastConnections),
+        ("random-two", Algorithm::RandomTwo),
+        ("least-time", Algorithm::LeastTime),
+        ("first", Algorithm::First),
+        ("source-hash", Algorithm::SourceHash),
+        ("uri-hash", Algorithm::UriHash),
+        ("header-hash", Algorithm::HeaderHash),
+        ("cookie-hash", Algorithm::CookieHash),
+    ];
+
+    /// As the site file writes it.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, algorithm)| *algorithm == self).map_or("", |(name, _)| name)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// All healthy servers take traffic, backups only when none of the others is left.
+    ActiveActive,
+    /// The first healthy server takes all traffic.
+    ActivePassive,
+}
+
+/// A client comes back to the server that it met first, as long as that one is up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sticky {
+    /// The name of the cookie that says which one it was.
+    pub cookie: String,
+}
