@@ -117,17 +117,17 @@ pub(crate) fn next(plan: &Plan, site: &SiteReport, before: &Targets) -> Targets 
     // Of two that call themselves primary the one with the newer history is right.
     let primary = servers(plan).filter(|server| claims(server).is_some()).max_by_key(claims);
     let primary = primary.unwrap_or_else(|| before.primary.clone());
-    let replicas = servers(plan)
-        .filter(|server| server.name != primary.name)
-        .filter(|server| {
-            told(&server.name).is_some_and(|report| {
-                let database = report.database.as_ref();
-                report.state == State::Healthy
-                    && database.is_some_and(|it| it.streaming && it.lag_bytes <= LAG_LIMIT_BYTES)
-            })
-        })
-        .collect();
     let state = told(&primary.name).map(|report| report.state);
+    let primary_is_away = matches!(state, Some(State::Down));
+    let takes_reads = |server: &Target| {
+        let Some(report) = told(&server.name) else { return false };
+        let Some(database) = report.database.as_ref() else { return false };
+        let follows =
+            report.state == State::Healthy && database.streaming && database.lag_bytes <= LAG_LIMIT_BYTES;
+        // Without a primary there is nobody to follow: a replica that runs still has all it was sent.
+        follows || primary_is_away && report.pid.is_some() && report.state != State::Starting
+    };
+    let replicas = servers(plan).filter(|server| server.name != primary.name).filter(takes_reads).collect();
     let ready = before.ready || matches!(state, Some(State::Healthy | State::Unhealthy));
     let primary_says = told(&primary.name)
         .filter(|report| report.state != State::Healthy)

@@ -306,7 +306,7 @@ fn report(name: &str, state: State, primary: bool, streaming: bool, lag_bytes: u
         name: name.into(),
         role: Role::Database,
         machine: "beta".into(),
-        pid: None,
+        pid: (state != State::Down).then_some(7),
         state,
         because: "told".into(),
         listen: Vec::new(),
@@ -340,6 +340,12 @@ fn targets_follow_the_reports_and_stay_without_them() {
     check(vec![one(), report("database-2", State::Down, false, true, 0)], "database-1", &[]);
     check(vec![one(), report("database-2", State::Healthy, false, false, 0)], "database-1", &[]);
     check(vec![report("database-2", State::Healthy, true, false, 0)], "database-2", &[]);
+    // Without a primary the replicas that run still take reads, though they follow nobody.
+    let lost = || report("database-1", State::Down, false, false, 0);
+    let alone = report("database-2", State::Unhealthy, false, false, 0);
+    check(vec![lost(), alone], "database-1", &["database-2"]);
+    check(vec![lost(), report("database-2", State::Down, false, false, 0)], "database-1", &[]);
+    check(vec![lost(), report("database-2", State::Starting, false, false, 0)], "database-1", &[]);
 }
 
 fn plan_of_three() -> plan::Plan {
