@@ -6,10 +6,10 @@ cd "$(dirname "$0")/.."
 
 failed_checks=0
 
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+
 main() {
-    local log
-    log=$(mktemp)
-    trap 'rm -f "$log"' EXIT
     check cargo fmt --all --check
     check cargo clippy --workspace --all-targets --locked -- -D warnings
     # The tests run these programs; nextest itself builds only those of the package under test.

@@ -127,6 +127,12 @@ impl Site {
     }
 }
 
+/// The accounts of the servers must be able to pass through folders that we make, whatever the mask of whoever
+/// starts us. What is secret has a mode of its own.
+fn usual_umask() {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+}
+
 /// Runs a command's asynchronous part.
 fn wait<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)

@@ -108,3 +108,23 @@ fn doctor_finds_what_is_there() {
     assert_eq!(doctor.code, 1);
     assert!(doctor.says("no-such-program"), "{doctor:?}");
 }
+
+#[test]
+fn two_sites_of_one_name_start_at_once() {
+    let sites = [static_site(87), static_site(88)];
+    let begun: Vec<_> = sites
+        .iter()
+        .map(|site| {
+            let block = format!("127.0.{}", site.block);
+            site.command(&["up", "--detach", "--block", &block]).spawn().expect("dolmen runs")
+        })
+        .collect();
+    for up in begun {
+        let ended = up.wait_with_output().expect("it ends");
+        assert!(ended.status.success(), "{ended:?}");
+    }
+    assert_ne!(sites[0].state(), sites[1].state());
+    for site in &sites {
+        assert_eq!(site.status()["servers"][0]["listen"][0], format!("http://127.0.{}.1:8081", site.block));
+    }
+}

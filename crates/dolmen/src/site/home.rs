@@ -135,8 +135,6 @@ impl Home {
             return folder::private(&link).map_err(at);
         }
         let root = self.system_root(site)?;
-        // Servers under other accounts pass through it to their own folders.
-        std::fs::create_dir_all(&root).map_err(|error| OpenError::File { path: root.clone(), error })?;
         match std::fs::remove_file(&link) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at(error)),
             _ => {}
@@ -147,11 +145,17 @@ impl Home {
 
     /// `/var/lib/dolmen/SITE`; with a number behind for a second site of that name on this computer.
     fn system_root(&self, site: &str) -> Result<PathBuf, OpenError> {
+        let at = |path: &Path, error| OpenError::File { path: path.to_owned(), error };
+        std::fs::create_dir_all(SYSTEM).map_err(|error| at(Path::new(SYSTEM), error))?;
         for number in 1..NAMESAKES {
             let name = if number == 1 { site.to_owned() } else { format!("{site}.{number}") };
             let root = Path::new(SYSTEM).join(name);
-            if !root.exists() || (read_about(&root)?.is_some() && self.is_ours(&root)?) {
-                return Ok(root);
+            // Whoever makes the folder has it, also when two begin at once.
+            match std::fs::create_dir(&root) {
+                Ok(()) => return Ok(root),
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(at(&root, error)),
+                Err(_) if read_about(&root)?.is_some() && self.is_ours(&root)? => return Ok(root),
+                Err(_) => {}
             }
         }
         let error = io::Error::other(format!("{NAMESAKES} sites are named {site} on this computer"));

@@ -16,6 +16,7 @@ pub struct Agent {
 
 impl Agent {
     pub fn run(self) -> Result<ExitCode, Failure> {
+        super::usual_umask();
         let state = State::open(&self.state)?;
         link::log::begin(Some(&state.machine(&self.machine).log(&format!("agent-{}", self.machine))));
         if let Err(error) = agent::run(&state, &self.machine) {
