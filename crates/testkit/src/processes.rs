@@ -32,7 +32,12 @@ fn belongs(pid: u32, folders: &[&Path]) -> Option<String> {
     let read = |file: &str| std::fs::read(folder.join(file)).unwrap_or_default();
     let command = String::from_utf8_lossy(&read("cmdline")).replace('\0', " ");
     let cwd = std::fs::read_link(folder.join("cwd")).unwrap_or_default();
-    let own = |path: &&&Path| command.contains(&path.display().to_string()) || cwd.starts_with(path);
+    // As a whole path: another site's folder may begin with the same letters.
+    let own = |path: &&&Path| {
+        let path_text = path.display().to_string();
+        let ends = |rest: &str| rest.is_empty() || rest.starts_with(['/', ' ']);
+        command.split(&path_text).skip(1).any(ends) || cwd.starts_with(path)
+    };
     // A process that is dead but not yet collected is nobody's.
     let dead = String::from_utf8_lossy(&read("stat")).rsplit(')').next().is_some_and(|s| s.starts_with(" Z"));
     (!dead && folders.iter().any(|path| own(&path))).then_some(command)
