@@ -18,14 +18,12 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).mode(0o600).open(path)
 }
 
-/// Copies and truncates when it is too long: postgres keeps the file open, so it cannot be renamed away. What
-/// is written between the two steps is lost, which is bearable for a log.
+/// Puts it aside when it is too long. What is written meanwhile is lost, which is bearable for a log.
 pub(crate) fn shorten(path: &Path) -> io::Result<()> {
     if std::fs::metadata(path)?.len() <= LIMIT_BYTES {
         return Ok(());
     }
-    std::fs::copy(path, path.with_added_extension("1"))?;
-    OpenOptions::new().write(true).open(path)?.set_len(0)
+    link::log::put_aside(path)
 }
 
 /// The last error in it that was written after the first `from` bytes, without its time stamp.

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// How much of the end of a file is searched for its last lines.
@@ -12,18 +11,11 @@ const TAIL_BYTES: u64 = 1024 * 1024;
 /// A longer line is cut: the rest of it is skipped.
 const LINE_BYTES: usize = 16 * 1024;
 
-/// One server's log file while it is followed.
-struct Followed {
-    reader: BufReader<File>,
-    /// To notice that the file was put aside and a new one begun.
-    inode: u64,
-}
-
 /// The logs of some servers, read together.
 pub struct Logs {
     folder: PathBuf,
     names: Vec<String>,
-    followed: BTreeMap<String, Followed>,
+    followed: BTreeMap<String, BufReader<File>>,
 }
 
 impl Logs {
@@ -48,11 +40,11 @@ impl Logs {
     pub fn more(&mut self) -> io::Result<Vec<(String, String)>> {
         let mut all = Vec::new();
         for name in self.names.clone() {
-            let mut new = self.rest(&name)?;
-            if self.was_put_aside(&name) {
+            if self.was_put_aside(&name)? {
+                all.extend(self.rest_of_aside(&name)?.into_iter().map(|line| (name.clone(), line)));
                 self.reopen(&name, false)?;
-                new.extend(self.rest(&name)?);
             }
+            let new = self.rest(&name)?;
             all.extend(new.into_iter().map(|line| (name.clone(), line)));
         }
         Ok(all)
@@ -62,9 +54,22 @@ impl Logs {
         self.folder.join(format!("{name}.log"))
     }
 
-    fn was_put_aside(&self, name: &str) -> bool {
-        let current = std::fs::metadata(self.path(name)).map(|meta| meta.ino()).ok();
-        current.is_some() && current != self.followed.get(name).map(|followed| followed.inode)
+    /// Whether the file was copied and emptied, or appeared, since it was read.
+    fn was_put_aside(&mut self, name: &str) -> io::Result<bool> {
+        let Some(reader) = self.followed.get_mut(name) else { return Ok(true) };
+        let position = reader.stream_position()?;
+        Ok(reader.get_ref().metadata()?.len() < position)
+    }
+
+    /// What stood behind our place in the file before it was emptied.
+    fn rest_of_aside(&mut self, name: &str) -> io::Result<Vec<String>> {
+        let path = self.path(name);
+        let Some(reader) = self.followed.get_mut(name) else { return Ok(Vec::new()) };
+        let position = reader.stream_position()?;
+        let mut aside = File::open(link::log::aside(&path))?;
+        aside.seek(SeekFrom::Start(position))?;
+        *reader = BufReader::new(aside);
+        self.rest(name)
     }
 
     fn reopen(&mut self, name: &str, at_tail: bool) -> io::Result<()> {
@@ -73,29 +78,29 @@ impl Logs {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error),
         };
-        let meta = file.metadata()?;
-        let cut = at_tail && meta.len() > TAIL_BYTES;
+        let length = file.metadata()?.len();
+        let cut = at_tail && length > TAIL_BYTES;
         if cut {
-            file.seek(SeekFrom::Start(meta.len() - TAIL_BYTES))?;
+            file.seek(SeekFrom::Start(length - TAIL_BYTES))?;
         }
         let mut reader = BufReader::new(file);
         if cut {
             // The first line is likely half of one.
             reader.skip_until(b'\n')?;
         }
-        self.followed.insert(name.to_owned(), Followed { reader, inode: meta.ino() });
+        self.followed.insert(name.to_owned(), reader);
         Ok(())
     }
 
     /// All complete lines up to the end. The beginning of an incomplete one is read again later.
     fn rest(&mut self, name: &str) -> io::Result<Vec<String>> {
-        let Some(followed) = self.followed.get_mut(name) else { return Ok(Vec::new()) };
+        let Some(reader) = self.followed.get_mut(name) else { return Ok(Vec::new()) };
         let mut lines = Vec::new();
         loop {
             let mut line = Vec::new();
-            let count = followed.reader.read_until(b'\n', &mut line)?;
+            let count = reader.read_until(b'\n', &mut line)?;
             if line.last() != Some(&b'\n') {
-                followed.reader.seek_relative(-(count as i64))?;
+                reader.seek_relative(-(count as i64))?;
                 return Ok(lines);
             }
             line.truncate(LINE_BYTES.min(line.len() - 1));
@@ -110,7 +115,7 @@ mod tests {
     use std::io::Write;
 
     #[test]
-    fn the_tail_comes_first_then_what_is_written_even_into_a_new_file() {
+    fn the_tail_comes_first_then_what_is_written_even_into_an_emptied_file() {
         let folder = std::env::temp_dir().join(format!("dolmen-logs-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let path = folder.join("web-1.log");
@@ -123,7 +128,7 @@ mod tests {
         write!(file, "fo").unwrap();
         assert_eq!(lines(logs.more().unwrap()), Vec::<String>::new());
         writeln!(file, "ur").unwrap();
-        std::fs::rename(&path, folder.join("web-1.log.1")).unwrap();
+        std::fs::copy(&path, link::log::aside(&path)).unwrap();
         writeln!(File::create(&path).unwrap(), "five").unwrap();
         assert_eq!(lines(logs.more().unwrap()), ["four", "five"]);
         std::fs::remove_dir_all(&folder).unwrap();

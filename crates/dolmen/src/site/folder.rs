@@ -56,17 +56,22 @@ impl MachineFolder {
         std::fs::create_dir_all(self.0.join("servers"))
     }
 
-    /// Makes the folder and the log of a server, owned by the account that it runs under.
+    /// Makes the folder of a server, its log and the place where old lines of it are put, owned by the account
+    /// that it runs under.
     pub fn prepare(&self, server: &str, account: Option<Account>) -> io::Result<()> {
         let (folder, log) = (self.server(server), self.log(server));
         std::fs::create_dir_all(&folder)?;
         std::fs::set_permissions(&folder, Permissions::from_mode(0o700))?;
-        drop(link::log::open(&log)?);
-        // A log may hold what the application prints: it is for its owner.
-        std::fs::set_permissions(&log, Permissions::from_mode(0o600))?;
         if let Some(Account { uid, gid }) = account {
             chown(&folder, Some(uid), Some(gid))?;
-            chown(&log, Some(uid), Some(gid))?;
+        }
+        for log in [&log, &link::log::aside(&log)] {
+            drop(link::log::open(log)?);
+            // A log may hold what the application prints: it is for its owner.
+            std::fs::set_permissions(log, Permissions::from_mode(0o600))?;
+            if let Some(Account { uid, gid }) = account {
+                chown(log, Some(uid), Some(gid))?;
+            }
         }
         Ok(())
     }
