@@ -18,7 +18,7 @@ use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use link::agent_end::{self, Down, Hello, Up};
+use link::agent_end::{Down, Hello, Knock, Up};
 use link::api::{Answer, Door, Identity};
 use link::report::{MachineReport, MachineState, SiteReport};
 use link::short_path;
@@ -33,14 +33,21 @@ use servant::{Servant, Surroundings};
 /// Events that wait for the loop. Those who send wait when it is full.
 const QUEUE: usize = 1024;
 
+/// Connections whose hello is waited for at one time; more are cut off.
+const READERS: usize = 64;
+
 /// How long servers that outlived an earlier agent may take to come back.
 const ADOPTION: Duration = Duration::from_secs(3);
+
+/// After an accept that failed (no descriptors left), so that the thread does not spin.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 
 /// How long the loop sleeps when nothing is due.
 const IDLE: Duration = Duration::from_secs(1);
 
 /// What the loop is told by those around it.
 pub enum Happening {
+    Knock(Knock),
     Hello(Box<Hello>),
     Said { server: String, connection: u64, up: Up },
     Parted { server: String, connection: u64 },
@@ -87,7 +94,8 @@ pub fn run(state: &State, machine: &str) -> Result<(), AgentError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     tokio::task::LocalSet::new().block_on(&runtime, async {
         let (mut agent, happenings) = Agent::open(state, machine, &folder).await?;
-        agent.adopt(happenings).await
+        agent.adopt(happenings).await;
+        Ok(())
     })
 }
 
@@ -106,6 +114,8 @@ struct Agent {
     /// Those who asked for servers to stop, and wait for it.
     waiting: Vec<(Vec<String>, oneshot::Sender<Answer>)>,
     connections: u64,
+    /// Has a clone in each thread that waits for a hello.
+    readers: Arc<()>,
     /// Set when the agent is to end after its servers.
     ending: bool,
     started: Instant,
@@ -128,7 +138,7 @@ impl Agent {
         let link = folder.link();
         let listener = short_path::listen(&link)?;
         state.open_link(&link)?;
-        take_hellos(listener, sender.clone())?;
+        take_knocks(listener, sender.clone())?;
         let record = Record::open(&folder.record())?;
         let peers = Peers::watch(&plan, name, &identity);
         let (report, mine) = watch::channel(MachineReport {
@@ -164,6 +174,7 @@ impl Agent {
             told: SiteReport::default(),
             waiting: Vec::new(),
             connections: 0,
+            readers: Arc::default(),
             ending: false,
             started: Instant::now(),
         };
@@ -175,8 +186,8 @@ impl Agent {
     }
 
     /// Takes over what an earlier agent left, then runs.
-    async fn adopt(&mut self, mut happenings: mpsc::Receiver<Happening>) -> Result<(), AgentError> {
-        self.record.change(|content| content.agent = Process::living(std::process::id()))?;
+    async fn adopt(&mut self, mut happenings: mpsc::Receiver<Happening>) {
+        self.record.change(|content| content.agent = Process::living(std::process::id()));
         let now_ms = self.now_ms();
         let mut expected = 0;
         for (name, entry) in self.record.content().servers.clone() {
@@ -186,7 +197,7 @@ impl Agent {
         let deadline = Instant::now() + ADOPTION;
         while expected > 0 && self.servants.values().any(Servant::is_expected) {
             match tokio::time::timeout_at(deadline.into(), happenings.recv()).await {
-                Ok(Some(happening)) => drop(self.take(happening)?),
+                Ok(Some(happening)) => drop(self.take(happening)),
                 Ok(None) | Err(_) => break,
             }
         }
@@ -196,53 +207,54 @@ impl Agent {
         if expected > 0 {
             tracing::info!("took over {} servers that outlived an earlier agent", self.adopted());
         }
-        self.run(happenings).await
+        self.run(happenings).await;
     }
 
     fn adopted(&self) -> usize {
         self.servants.values().filter(|servant| servant.is_connected()).count()
     }
 
-    async fn run(&mut self, mut happenings: mpsc::Receiver<Happening>) -> Result<(), AgentError> {
+    async fn run(&mut self, mut happenings: mpsc::Receiver<Happening>) {
         loop {
-            self.time()?;
+            self.time();
+            self.record.catch_up();
             self.publish();
             let due = self.servants.values().filter_map(|servant| servant.life.due_ms()).min();
             let wait =
                 due.map_or(IDLE, |due| Duration::from_millis(due.saturating_sub(self.now_ms())).min(IDLE));
             let ended = tokio::select! {
                 happening = happenings.recv() => match happening {
-                    Some(happening) => self.take(happening)?,
-                    None => return Ok(()),
+                    Some(happening) => self.take(happening),
+                    None => return,
                 },
                 () = tokio::time::sleep(wait) => false,
                 () = self.peers.changed() => false,
             };
             if ended {
-                self.record.change(|content| content.agent = None)?;
-                return Ok(());
+                self.record.change(|content| content.agent = None);
+                return;
             }
         }
     }
 
     /// Lets every server's life know the time, in the order of a request.
-    fn time(&mut self) -> Result<(), AgentError> {
+    fn time(&mut self) {
         let now_ms = self.now_ms();
         for name in &self.order {
             let Some(servant) = self.servants.get_mut(name) else { continue };
-            servant.step(now_ms, life::Event::Time, &mut self.around, &mut self.record)?;
+            servant.step(now_ms, life::Event::Time, &mut self.around, &mut self.record);
         }
-        Ok(())
     }
 
     /// Returns true when the agent is to end.
-    fn take(&mut self, happening: Happening) -> Result<bool, AgentError> {
+    fn take(&mut self, happening: Happening) -> bool {
         let now_ms = self.now_ms();
         match happening {
-            Happening::Hello(hello) => self.hello(now_ms, *hello)?,
+            Happening::Knock(knock) => self.knock(knock),
+            Happening::Hello(hello) => self.hello(now_ms, *hello),
             Happening::Said { server, connection, up } => {
-                let Some(servant) = self.servants.get_mut(&server) else { return Ok(false) };
-                servant.said(now_ms, connection, up, &mut self.around, &mut self.record)?;
+                let Some(servant) = self.servants.get_mut(&server) else { return false };
+                servant.said(now_ms, connection, up, &mut self.around, &mut self.record);
             }
             Happening::Parted { server, connection } => {
                 if let Some(servant) = self.servants.get_mut(&server) {
@@ -250,33 +262,47 @@ impl Agent {
                 }
             }
             Happening::Ended { server, process } => {
-                let Some(servant) = self.servants.get_mut(&server) else { return Ok(false) };
-                servant.ended(now_ms, process, &mut self.around, &mut self.record)?;
+                let Some(servant) = self.servants.get_mut(&server) else { return false };
+                servant.ended(now_ms, process, &mut self.around, &mut self.record);
             }
             Happening::Order { order, reply } => return self.order(now_ms, order, reply),
         }
-        Ok(self.answer_waiting())
+        self.answer_waiting()
     }
 
-    fn hello(&mut self, now_ms: u64, hello: Hello) -> Result<(), AgentError> {
+    /// Reads on a thread what a process of ours has to say; others are cut off without a word.
+    fn knock(&self, knock: Knock) {
+        let known = self.servants.values().any(|servant| servant.may_be(knock.pid, knock.uid, &self.around));
+        if !known || Arc::strong_count(&self.readers) > READERS {
+            return tracing::debug!("process {} connected to the link and is no server", knock.pid);
+        }
+        let (sender, reader) = (self.around.sender(), Arc::clone(&self.readers));
+        let read = move || {
+            match knock.hello() {
+                Ok(hello) => drop(sender.blocking_send(Happening::Hello(Box::new(hello)))),
+                Err(error) => tracing::warn!("a connection to the link said no hello: {error}"),
+            }
+            drop(reader);
+        };
+        let thread = std::thread::Builder::new().name("hello".into()).stack_size(128 * 1024).spawn(read);
+        if let Err(error) = thread {
+            tracing::error!("cannot hear who connects to the link: {error}");
+        }
+    }
+
+    fn hello(&mut self, now_ms: u64, hello: Hello) {
         self.connections += 1;
         let connection = self.connections;
         let name = hello.server.clone();
         let Some(servant) = self.servants.get_mut(&name) else {
             tracing::warn!("process {} says it is {name}, which is not a server of this machine", hello.pid);
-            return Ok(());
+            return;
         };
-        servant.hello(now_ms, connection, hello, &mut self.around, &mut self.record)?;
+        servant.hello(now_ms, connection, hello, &mut self.around, &mut self.record);
         servant.tell(&Down::Site(self.told.clone()));
-        Ok(())
     }
 
-    fn order(
-        &mut self,
-        now_ms: u64,
-        order: Order,
-        reply: oneshot::Sender<Answer>,
-    ) -> Result<bool, AgentError> {
+    fn order(&mut self, now_ms: u64, order: Order, reply: oneshot::Sender<Answer>) -> bool {
         let (names, event, killed) = match order {
             Order::Kill { server } => (vec![server], life::Event::Kill, Some(true)),
             Order::Start { server } => (vec![server], life::Event::Start, Some(false)),
@@ -290,23 +316,23 @@ impl Agent {
         if let Some(unknown) = names.iter().find(|name| !self.servants.contains_key(*name)) {
             let because = format!("machine {} has no server {unknown}", self.machine.name);
             answer(reply, Answer::Refused { because });
-            return Ok(false);
+            return false;
         }
         if let Some(killed) = killed {
             self.record.change(|content| {
                 content.killed.retain(|name| !names.contains(name));
                 content.killed.extend(names.iter().filter(|_| killed).cloned());
-            })?;
+            });
         }
         for name in &names {
             let Some(servant) = self.servants.get_mut(name) else { continue };
-            servant.step(now_ms, event.clone(), &mut self.around, &mut self.record)?;
+            servant.step(now_ms, event.clone(), &mut self.around, &mut self.record);
         }
         match event {
             life::Event::Start => answer(reply, Answer::Done),
             _ => self.waiting.push((names, reply)),
         }
-        Ok(self.answer_waiting())
+        self.answer_waiting()
     }
 
     /// Answers those whose servers have ended. True when the agent is to end as well.
@@ -351,19 +377,20 @@ fn answer(reply: oneshot::Sender<Answer>, answer: Answer) {
     }
 }
 
-/// Reads the first frame of each connection to the link. One after another: a process of ours says it at once,
-/// and others cannot reach the socket's folder.
-fn take_hellos(listener: UnixListener, sender: mpsc::Sender<Happening>) -> std::io::Result<()> {
+/// Tells the loop, which knows our processes, of each connection to the link.
+fn take_knocks(listener: UnixListener, sender: mpsc::Sender<Happening>) -> std::io::Result<()> {
     std::thread::Builder::new().name("link".into()).stack_size(128 * 1024).spawn(move || {
         for stream in listener.incoming() {
-            let hello = stream.map_err(link::frame::FrameError::from).and_then(agent_end::accept);
-            match hello {
-                Ok(hello) => {
-                    if sender.blocking_send(Happening::Hello(Box::new(hello))).is_err() {
+            match stream.and_then(Knock::of) {
+                Ok(knock) => {
+                    if sender.blocking_send(Happening::Knock(knock)).is_err() {
                         return;
                     }
                 }
-                Err(error) => tracing::warn!("a connection to the link said no hello: {error}"),
+                Err(error) => {
+                    tracing::warn!("cannot take a connection to the link: {error}");
+                    std::thread::sleep(ACCEPT_AGAIN);
+                }
             }
         }
     })?;

@@ -16,12 +16,21 @@ const HELLO: Duration = Duration::from_secs(5);
 /// it is cut off, and connects again when it goes on.
 const WRITE: Duration = Duration::from_millis(100);
 
+/// A connection that was accepted, and who is at its other end as the kernel says it. Any account of the
+/// computer may connect: read nothing from a process that cannot be a server.
+#[derive(Debug)]
+pub struct Knock {
+    pub pid: u32,
+    pub uid: u32,
+    stream: UnixStream,
+}
+
 /// A server that has said hello.
 #[derive(Debug)]
 pub struct Hello {
     pub server: String,
-    /// The process at the other end, as the kernel says it.
     pub pid: u32,
+    pub uid: u32,
     /// Whether it outlived an earlier agent.
     pub again: bool,
     /// What it brings back: nothing when it is new.
@@ -35,24 +44,31 @@ pub struct Peer {
     stream: UnixStream,
 }
 
-/// Reads the first frame of a connection. Blocks up to [`HELLO`].
-pub fn accept(stream: UnixStream) -> Result<Hello, FrameError> {
-    stream.set_read_timeout(Some(HELLO))?;
-    stream.set_write_timeout(Some(WRITE))?;
-    let pid = rustix::net::sockopt::socket_peercred(&stream)?.pid.as_raw_pid() as u32;
-    let (up, descriptors) = frame::receive::<Up>(&stream)?;
-    let Up::Hello { version, server, again, holds } = up else {
-        return Err(FrameError::Unexpected("no hello".into()));
-    };
-    if version != VERSION || holds.len() != descriptors.len() {
-        return Err(FrameError::Unexpected(format!(
-            "{server} speaks version {version} of the link with {} descriptors; this agent speaks {VERSION}",
-            descriptors.len()
-        )));
+impl Knock {
+    pub fn of(stream: UnixStream) -> std::io::Result<Self> {
+        let peer = rustix::net::sockopt::socket_peercred(&stream)?;
+        Ok(Self { pid: peer.pid.as_raw_pid() as u32, uid: peer.uid.as_raw(), stream })
     }
-    stream.set_read_timeout(None)?;
-    let holds = holds.into_iter().zip(descriptors).collect();
-    Ok(Hello { server, pid, again, holds, peer: Peer { stream } })
+
+    /// Reads the first frame. Blocks up to [`HELLO`].
+    pub fn hello(self) -> Result<Hello, FrameError> {
+        let Self { pid, uid, stream } = self;
+        stream.set_read_timeout(Some(HELLO))?;
+        stream.set_write_timeout(Some(WRITE))?;
+        let (up, descriptors) = frame::receive::<Up>(&stream)?;
+        let Up::Hello { version, server, again, holds } = up else {
+            return Err(FrameError::Unexpected("no hello".into()));
+        };
+        if version != VERSION || holds.len() != descriptors.len() {
+            return Err(FrameError::Unexpected(format!(
+                "{server} speaks version {version} of the link with {} descriptors; this agent speaks {VERSION}",
+                descriptors.len()
+            )));
+        }
+        stream.set_read_timeout(None)?;
+        let holds = holds.into_iter().zip(descriptors).collect();
+        Ok(Hello { server, pid, uid, again, holds, peer: Peer { stream } })
+    }
 }
 
 impl Peer {

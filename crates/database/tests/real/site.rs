@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use link::agent_end::{Down, Peer, Up, Welcome, accept};
+use link::agent_end::{Down, Knock, Peer, Up, Welcome};
 use link::report::{MachineReport, MachineState, Report, ServerReport, SiteReport, State};
 use link::{Secret, Secrets, Start};
 use plan::{Database, Listen, Machine, Place, Plan, Role, Server, SocketKind};
@@ -79,7 +79,7 @@ impl Site {
         let listener = link::short_path::listen(&socket).unwrap();
         std::fs::set_permissions(&socket, PermissionsExt::from_mode(0o666)).unwrap();
         let process = self.spawn(server, &socket);
-        let hello = accept(listener.accept().unwrap().0).unwrap();
+        let hello = Knock::of(listener.accept().unwrap().0).unwrap().hello().unwrap();
         let holds = self.listeners(server);
         let welcome = Welcome {
             plan: self.plan.clone(),

@@ -15,6 +15,8 @@ use serde::{Deserialize, Serialize};
 pub struct Record {
     path: PathBuf,
     content: Content,
+    /// Whether the file lacks the last change.
+    unwritten: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -64,28 +66,55 @@ pub fn read(path: &Path) -> io::Result<Content> {
 
 impl Record {
     pub fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self { path: path.to_owned(), content: read(path)? })
+        Ok(Self { path: path.to_owned(), content: read(path)?, unwritten: false })
     }
 
     pub fn content(&self) -> &Content {
         &self.content
     }
 
-    /// Changes the record and makes the change durable before it returns.
-    pub fn change(&mut self, change: impl FnOnce(&mut Content)) -> io::Result<()> {
-        let mut content = self.content.clone();
-        change(&mut content);
-        if content != self.content {
-            disk::replace_json(&self.path, &content, Access::Owner)?;
-            self.content = content;
+    /// Changes the record and makes the change durable before it returns. On a full disk the change is only
+    /// remembered: an agent that gave up then would turn the next crash of a server into an outage.
+    pub fn change(&mut self, change: impl FnOnce(&mut Content)) {
+        let before = self.content.clone();
+        change(&mut self.content);
+        if self.content != before {
+            self.write();
         }
-        Ok(())
+    }
+
+    /// Writes what could not be written before.
+    pub fn catch_up(&mut self) {
+        if self.unwritten {
+            self.write();
+        }
+    }
+
+    fn write(&mut self) {
+        let written = disk::replace_json(&self.path, &self.content, Access::Owner);
+        if let (Err(error), false) = (&written, self.unwritten) {
+            tracing::error!("cannot write {}: {error}; going on without", self.path.display());
+        }
+        self.unwritten = written.is_err();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_change_that_cannot_be_written_is_remembered_and_written_later() {
+        let folder = std::env::temp_dir().join(format!("dolmen-record-{}", std::process::id()));
+        let path = folder.join("agent.json");
+        let mut record = Record::open(&path).unwrap();
+        record.change(|content| content.killed.push("web-1".into()));
+        assert_eq!((record.content().killed.len(), read(&path).unwrap()), (1, Content::default()));
+        std::fs::create_dir_all(&folder).unwrap();
+        record.catch_up();
+        assert_eq!(&read(&path).unwrap(), record.content());
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 
     #[test]
     fn a_living_process_is_told_from_a_dead_one() {

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use super::hold::Held;
 use super::life::{Action, Event, Life};
 use super::record::{Entry, Process, Record};
-use super::{AgentError, Happening, spawn};
+use super::{Happening, spawn};
 use crate::site::{Account, MachineFolder, State};
 
 /// What all servants of an agent share.
@@ -65,6 +65,16 @@ impl Surroundings {
 
     fn account(&self, role: Role) -> Option<Account> {
         self.state.account(role)
+    }
+
+    /// The way to the loop.
+    pub fn sender(&self) -> mpsc::Sender<Happening> {
+        self.sender.clone()
+    }
+
+    /// Who servers of this role run as.
+    fn uid(&self, role: Role) -> u32 {
+        self.account(role).map_or_else(|| rustix::process::geteuid().as_raw(), |account| account.uid)
     }
 
     fn secrets(&self, role: Role) -> std::io::Result<Secrets> {
@@ -161,34 +171,22 @@ impl Servant {
     }
 
     /// Feeds one event to the life, and carries out what it says.
-    pub fn step(
-        &mut self,
-        now_ms: u64,
-        event: Event,
-        around: &mut Surroundings,
-        record: &mut Record,
-    ) -> Result<(), AgentError> {
+    pub fn step(&mut self, now_ms: u64, event: Event, around: &mut Surroundings, record: &mut Record) {
         if self.expected && event == Event::Time {
-            return Ok(());
+            return;
         }
         let mut events = vec![event];
         while let Some(event) = events.pop() {
             for action in self.life.step(now_ms, event) {
-                events.extend(self.carry_out(action, around, record)?);
+                events.extend(self.carry_out(action, around, record));
             }
         }
         self.log(now_ms);
-        Ok(())
     }
 
-    fn carry_out(
-        &mut self,
-        action: Action,
-        around: &mut Surroundings,
-        record: &mut Record,
-    ) -> Result<Option<Event>, AgentError> {
+    fn carry_out(&mut self, action: Action, around: &mut Surroundings, record: &mut Record) -> Option<Event> {
         match action {
-            Action::Spawn => return Ok(Some(self.spawn(around, record)?)),
+            Action::Spawn => return Some(self.spawn(around, record)),
             Action::Kill => {
                 if let Some(running) = &self.running {
                     spawn::kill(&running.handle);
@@ -207,15 +205,15 @@ impl Servant {
                 self.tell(&Down::Admit);
             }
         }
-        Ok(None)
+        None
     }
 
-    /// Makes the process. Only a failure to write the record is the agent's own failure.
-    fn spawn(&mut self, around: &mut Surroundings, record: &mut Record) -> Result<Event, AgentError> {
+    /// Makes the process.
+    fn spawn(&mut self, around: &mut Surroundings, record: &mut Record) -> Event {
         let name = self.server.name.clone();
         record.change(|content| {
             content.servers.insert(name.clone(), Entry { process: None });
-        })?;
+        });
         let event = match self.try_spawn(around) {
             Ok(pid) => Event::Spawned { pid },
             Err(because) => {
@@ -229,8 +227,8 @@ impl Servant {
             } else {
                 content.servers.remove(&name);
             }
-        })?;
-        Ok(event)
+        });
+        event
     }
 
     fn try_spawn(&mut self, around: &mut Surroundings) -> Result<u32, String> {
@@ -248,6 +246,15 @@ impl Servant {
         Ok(pid)
     }
 
+    /// Whether this process may be this server: the one that we started, or one of the server's account while
+    /// the record has only the intent to start it.
+    pub fn may_be(&self, pid: u32, uid: u32, around: &Surroundings) -> bool {
+        match self.life.pid() {
+            Some(known) => known == pid,
+            None => self.expected && uid == around.uid(self.server.role),
+        }
+    }
+
     /// A process says that it is this server.
     pub fn hello(
         &mut self,
@@ -256,24 +263,24 @@ impl Servant {
         hello: Hello,
         around: &mut Surroundings,
         record: &mut Record,
-    ) -> Result<(), AgentError> {
-        if self.expected && self.life.pid().is_none() {
+    ) {
+        if !self.may_be(hello.pid, hello.uid, around) {
+            tracing::warn!("process {} says it is {}, but is not", hello.pid, self.server.name);
+            return;
+        }
+        if self.life.pid().is_none() {
             // The record had only the intent; here is the process.
             let process = Process::living(hello.pid);
             self.find(now_ms, process, around);
             let name = self.server.name.clone();
             record.change(|content| {
                 content.servers.insert(name, Entry { process });
-            })?;
-        }
-        if self.life.pid() != Some(hello.pid) {
-            tracing::warn!("process {} says it is {}, but is not", hello.pid, self.server.name);
-            return Ok(());
+            });
         }
         self.expected = false;
         if let Err(error) = self.connect(connection, hello, around) {
             tracing::error!("cannot welcome {}: {error}", self.server.name);
-            return Ok(());
+            return;
         }
         self.step(now_ms, Event::Hello, around, record)
     }
@@ -355,16 +362,15 @@ impl Servant {
         up: Up,
         around: &mut Surroundings,
         record: &mut Record,
-    ) -> Result<(), AgentError> {
+    ) {
         if self.peer.as_ref().map(|(current, _)| *current) != Some(connection) {
-            return Ok(());
+            return;
         }
         match up {
-            Up::Report(report) => self.step(now_ms, Event::Report(report), around, record)?,
+            Up::Report(report) => self.step(now_ms, Event::Report(report), around, record),
             Up::Counters(counters) => self.counters = counters,
             Up::Hello { .. } => tracing::warn!("{} said hello twice", self.server.name),
         }
-        Ok(())
     }
 
     pub fn parted(&mut self, connection: u64) {
@@ -373,15 +379,9 @@ impl Servant {
         }
     }
 
-    pub fn ended(
-        &mut self,
-        now_ms: u64,
-        process: u64,
-        around: &mut Surroundings,
-        record: &mut Record,
-    ) -> Result<(), AgentError> {
+    pub fn ended(&mut self, now_ms: u64, process: u64, around: &mut Surroundings, record: &mut Record) {
         let Some(running) = self.running.take_if(|running| running.process == process) else {
-            return Ok(());
+            return;
         };
         let how = spawn::how_it_ended(&running.handle);
         if let Some((_, peer)) = self.peer.take() {
@@ -397,7 +397,7 @@ impl Servant {
         let name = self.server.name.clone();
         record.change(|content| {
             content.servers.remove(&name);
-        })?;
+        });
         self.step(now_ms, Event::Ended { how }, around, record)
     }
 
