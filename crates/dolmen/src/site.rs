@@ -3,6 +3,7 @@
 //! ```text
 //! .dolmen/                      beside the site file; for root a link to /var/lib/dolmen/SITE
 //!   lock                        held by `up`
+//!   stop                        there while `dolmen stop` ends the site
 //!   site.json                   format, whose state this is, block, application files in force
 //!   plan.json                   the plan in force
 //!   secrets.json                generated passwords; the owner's alone
@@ -107,6 +108,11 @@ impl State {
 
     pub fn set_plan(&self, plan: &Plan) -> Result<(), StateError> {
         Ok(disk::replace_json(&self.root.join("plan.json"), plan, Access::Everyone)?)
+    }
+
+    /// While this file is there, `up` starts no agent, and ends when none is left.
+    pub fn stop_mark(&self) -> PathBuf {
+        self.root.join("stop")
     }
 
     pub fn machine(&self, name: &str) -> MachineFolder {

@@ -105,6 +105,14 @@ impl Signals {
     }
 }
 
+/// Why a site ends.
+enum End {
+    /// A signal asked for it.
+    Asked,
+    /// `dolmen stop` has ended all of it.
+    Stopped,
+}
+
 struct Running {
     state: State,
     plan: Arc<Plan>,
@@ -113,10 +121,20 @@ struct Running {
 }
 
 impl Running {
+    /// Whatever ends it, nothing is left running.
     async fn run(&self) -> Result<(), Failure> {
+        let mut agents = Agents::new(&self.state, &self.plan);
+        let ended = self.watch(&mut agents).await;
+        if !matches!(ended, Ok(End::Stopped)) {
+            agents.end_unrecorded().await?;
+            stop::orderly(&self.state).await?;
+        }
+        ended.map(drop)
+    }
+
+    async fn watch(&self, agents: &mut Agents) -> Result<End, Failure> {
         let identity = Identity::open(&self.state.operator())?;
         let mut signals = Signals::new()?;
-        let mut agents = Agents::new(&self.state, &self.plan);
         agents.tend()?;
         let peers = Peers::watch(&self.plan, "", &identity);
         let mut progress = Progress::new(self.began);
@@ -128,7 +146,7 @@ impl Running {
                 self.is_ready()?;
             }
             if !ready && self.limit.is_some_and(|limit| self.began.elapsed() > limit) {
-                return self.give_up(&reports).await;
+                return Err(self.give_up(&reports));
             }
             tokio::select! {
                 () = peers.changed() => {}
@@ -136,12 +154,12 @@ impl Running {
                 Some(ended) = agents.ended.recv() => agents.take(&ended),
                 () = signals.any() => {
                     out::line("stopping");
-                    return stop::orderly(&self.state).await;
+                    return Ok(End::Asked);
                 }
             }
             if agents.all_over() {
                 out::line("stopped by `dolmen stop`");
-                return Ok(());
+                return Ok(End::Stopped);
             }
             agents.tend()?;
         }
@@ -165,12 +183,11 @@ impl Running {
         Ok(())
     }
 
-    /// In the background nobody would see what is wrong: say it, and leave nothing running.
-    async fn give_up(&self, reports: &[MachineReport]) -> Result<(), Failure> {
+    /// In the background nobody would see what is wrong.
+    fn give_up(&self, reports: &[MachineReport]) -> Failure {
         let wrong = Progress::wrong(reports).join("\n");
         let waited = self.began.elapsed().as_secs();
         out::error(&format!("after {waited} s not everything is healthy; stopping\n{wrong}"));
-        stop::orderly(&self.state).await?;
-        Err(Failure::Said(1))
+        Failure::Said(1)
     }
 }

@@ -25,12 +25,11 @@ const STABLE: Duration = Duration::from_secs(10);
 enum Agent {
     Running {
         since: Instant,
+        process: Arc<OwnedFd>,
     },
     Due {
         at: Instant,
     },
-    /// It ended with status 0: it was told to.
-    Ended,
     /// `dolmen kill MACHINE`; `dolmen start` brings it back.
     Killed,
 }
@@ -64,28 +63,47 @@ impl Agents {
         }
     }
 
-    /// Whether all of them ended because they were told to.
-    pub fn all_over(&self) -> bool {
-        self.agents.values().all(|agent| matches!(agent, Agent::Ended | Agent::Killed))
-            && self.agents.values().any(|agent| matches!(agent, Agent::Ended))
+    fn stopping(&self) -> bool {
+        self.state.stop_mark().exists()
     }
 
-    /// Starts what is due, and heeds the marks that `kill` and `start` leave.
+    /// Whether none is left, and none is to come, since `dolmen stop` ends the site.
+    pub fn all_over(&self) -> bool {
+        self.stopping() && !self.agents.values().any(|agent| matches!(agent, Agent::Running { .. }))
+    }
+
+    /// Starts what is due, and heeds the marks that `kill`, `start` and `stop` leave.
     pub fn tend(&mut self) -> io::Result<()> {
         let now = Instant::now();
+        let stopping = self.stopping();
         for (machine, agent) in &mut self.agents {
             let down = self.state.machine(machine).down_mark().exists();
             match agent {
-                Agent::Due { .. } | Agent::Ended if down => *agent = Agent::Killed,
+                Agent::Due { .. } if down => *agent = Agent::Killed,
                 Agent::Killed if !down => *agent = Agent::Due { at: now },
                 _ => {}
             }
             if let Agent::Due { at } = agent
                 && *at <= now
+                && !stopping
             {
-                let handle = start(&self.state, machine)?;
-                watch(machine.clone(), handle, self.sender.clone());
-                *agent = Agent::Running { since: now };
+                let process = Arc::new(start(&self.state, machine)?);
+                watch(machine.clone(), Arc::clone(&process), self.sender.clone());
+                *agent = Agent::Running { since: now, process };
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the agents that are so young that their record does not name them yet: an orderly stop, which goes
+    /// by the record, would not find them.
+    pub async fn end_unrecorded(&self) -> io::Result<()> {
+        for (machine, agent) in &self.agents {
+            let Agent::Running { process, .. } = agent else { continue };
+            let recorded = record::read(&self.state.machine(machine).record())?.agent;
+            if recorded.is_none_or(|recorded| !recorded.is_alive()) {
+                spawn::kill(process);
+                spawn::end(Arc::clone(process)).await?;
             }
         }
         Ok(())
@@ -94,15 +112,13 @@ impl Agents {
     pub fn take(&mut self, ended: &Ended) {
         let Ended { machine, how } = ended;
         let Some(agent) = self.agents.get_mut(machine) else { return };
-        if how == "exited with status 0" {
-            *agent = Agent::Ended;
-            return;
-        }
-        let lived = if let Agent::Running { since } = agent { since.elapsed() } else { Duration::ZERO };
+        let lived = if let Agent::Running { since, .. } = agent { since.elapsed() } else { Duration::ZERO };
         let wait = self.waits.entry(machine.clone()).or_insert(BACK_OFF);
         *wait = if lived > STABLE { BACK_OFF } else { (*wait * 2).min(BACK_OFF_LIMIT) };
         *agent = Agent::Due { at: Instant::now() + *wait };
-        tracing::warn!("the agent of {machine} {how}; starting it again");
+        if !self.stopping() {
+            tracing::warn!("the agent of {machine} {how}; starting it again");
+        }
     }
 }
 
@@ -118,8 +134,7 @@ fn start(state: &State, machine: &str) -> io::Result<OwnedFd> {
     spawn::watch(command.spawn()?.id())
 }
 
-fn watch(machine: String, handle: OwnedFd, sender: mpsc::UnboundedSender<Ended>) {
-    let handle = Arc::new(handle);
+fn watch(machine: String, handle: Arc<OwnedFd>, sender: mpsc::UnboundedSender<Ended>) {
     tokio::task::spawn_local(async move {
         if let Err(error) = spawn::end(Arc::clone(&handle)).await {
             tracing::error!("cannot watch the agent of {machine}: {error}");

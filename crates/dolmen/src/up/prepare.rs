@@ -4,6 +4,7 @@
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
+use std::path::Path;
 use std::sync::Arc;
 
 use plan::{Disk, Ground, Place, Plan, Role, Site};
@@ -48,6 +49,7 @@ pub fn prepare(home: &Home, block: Option<u8>) -> Result<Prepared, Failure> {
     probe_addresses(&state, &plan)?;
     state.prepare(&plan)?;
     state.set_plan(&plan)?;
+    remove_mark(&state.stop_mark())?;
     for machine in &plan.machines {
         fresh_start(&state, &machine.name)?;
     }
@@ -125,16 +127,21 @@ fn probe_addresses(state: &State, plan: &Plan) -> Result<(), Failure> {
     )))
 }
 
+/// Removes a file that says something by being there, if it is.
+pub fn remove_mark(mark: &Path) -> std::io::Result<()> {
+    match std::fs::remove_file(mark) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// What was killed in an earlier run comes back with a new `up`.
 fn fresh_start(state: &State, machine: &str) -> Result<(), Failure> {
     let folder = state.machine(machine);
-    match std::fs::remove_file(folder.down_mark()) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
-        _ => {}
-    }
+    remove_mark(&folder.down_mark())?;
     let living = record::read(&folder.record())?.agent.is_some_and(record::Process::is_alive);
     if !living {
-        record::Record::open(&folder.record())?.change(|content| content.killed.clear())?;
+        record::Record::open(&folder.record())?.change(|content| content.killed.clear());
     }
     Ok(())
 }

@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use link::api::{Answer, ApiError, Ask, Identity, call};
+use link::disk::{self, Access};
 use plan::{Machine, Plan, Role};
 use rustix::process::{Pid, Signal};
 
@@ -23,8 +24,10 @@ const GONE: Duration = Duration::from_secs(5);
 
 const ROLES: [Role; 6] = [Role::Dns, Role::Balancer, Role::Web, Role::App, Role::Gate, Role::Database];
 
-/// Stops a site from a command that has no runtime.
+/// Stops a site from a command that has no runtime. The mark keeps an `up` that runs from starting again what
+/// this ends; whoever has the site's lock afterwards removes it.
 pub fn all(state: &State) -> Result<(), Failure> {
+    disk::replace(&state.stop_mark(), b"", Access::Everyone)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(orderly(state))
 }
