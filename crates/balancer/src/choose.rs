@@ -96,9 +96,9 @@ impl Chooser {
                 Mode::ActivePassive => open.clone().next(),
                 Mode::ActiveActive => {
                     let wanted = self.sticky.as_ref().and_then(|sticky| sticky.wanted(asked.request));
-                    wanted
-                        .filter(is_open)
-                        .or_else(|| self.among(open.map(|index| (index, fleet.target(index).weight)), asked))
+                    wanted.filter(is_open).or_else(|| {
+                        self.among(open.map(|index| (index, fleet.weight(index, asked.now))), asked)
+                    })
                 }
             };
             if let Some(index) = chosen

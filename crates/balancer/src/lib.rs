@@ -48,7 +48,10 @@ pub fn run(mut start: link::Start) -> Result<(), Error> {
     }
     relay::raise_descriptor_limit();
     let source = matches!(start.plan.place, Place::Up { .. }).then_some(start.me.address);
-    let fleet = Arc::new(Fleet::new(planned.pool.servers.clone(), planned.pool.check.clone(), source));
+    let fleet = Fleet::new(planned.pool.servers.clone(), planned.pool.check.clone(), source)
+        .ejecting(planned.pool.eject)
+        .starting_slowly(planned.pool.slow_start_ms);
+    let fleet = Arc::new(fleet);
     let chooser = Arc::new(Chooser::new(&planned.pool, &fleet, choose::key::hash(start.me.name.as_bytes())));
     let pass = Pass::new(&start.me.name, planned.shows_via, Arc::clone(&fleet), chooser);
     let stop = Stop::default();

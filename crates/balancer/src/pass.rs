@@ -75,8 +75,8 @@ impl Pass {
             self.chooser.answered(index, answered.saturating_duration_since(asked), answered);
         }
         match result {
-            Ok(_) => {
-                self.fleet.served(index);
+            Ok(forwarded) => {
+                self.fleet.answered(index, forwarded.status);
                 Ok(())
             }
             Err(error) => {

@@ -3,6 +3,8 @@
 
 #[path = "traffic/algorithms.rs"]
 mod algorithms;
+#[path = "traffic/health.rs"]
+mod health;
 #[path = "traffic/stage.rs"]
 mod stage;
 

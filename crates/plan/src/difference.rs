@@ -122,6 +122,8 @@ fn pool(who: &str, old: &Pool, new: &Pool) -> Vec<String> {
     say(&mut sentences, &format!("{who} chooses in another way"), way(old) != way(new));
     say(&mut sentences, &format!("{who} sends to other servers"), old.servers != new.servers);
     say(&mut sentences, &format!("{who} checks its servers in another way"), old.check != new.check);
+    let trust = |pool: &Pool| (pool.eject, pool.slow_start_ms);
+    say(&mut sentences, &format!("{who} trusts its servers in another way"), trust(old) != trust(new));
     sentences
 }
 

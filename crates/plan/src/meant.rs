@@ -4,6 +4,7 @@
 //! so a key may be added with a default, never given another meaning. Units stand last in names.
 
 mod balancer;
+mod check;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use balancer::*;
+pub use check::*;
 
 /// The shape of this structure on disk and on the wire. A reader refuses a format it does not know.
 pub const FORMAT: u32 = 1;
@@ -146,18 +148,6 @@ pub struct Target {
     pub weight: u32,
     /// Used only when no server without this mark is healthy.
     pub backup: bool,
-}
-
-/// How a server is asked whether it is well: `GET path`, 2xx or 3xx expected.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Check {
-    pub path: String,
-    pub interval_ms: u64,
-    pub timeout_ms: u64,
-    /// Good answers in a row until a server that was down is up.
-    pub rise: u32,
-    /// Bad answers in a row until a server that was up is down.
-    pub fall: u32,
 }
 
 /// How long each step of a request may take.

@@ -1,35 +1,42 @@
-//! A set of targets of which each is up or down: found out by checks, and by requests that failed.
+//! A set of targets of which each is up or down: found out by checks, and by requests that failed. Either can take
+//! one out of rotation; both must agree that it is in.
 //!
 //! Shared by all threads of a server: whether a target is up is one atomic read. Which of those that are up comes
 //! next is not decided here.
 
+pub mod ejection;
 pub mod health;
+pub mod pace;
+mod question;
 
-use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use plan::{Check, Target};
+use plan::{Check, Eject, Target};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use crate::forward::error::ForwardError;
-use crate::probe::probe;
 
-use health::{Change, Health};
+use ejection::Ejection;
+use health::Health;
 
 /// The most targets that a request can try, and so the most that a fleet may have.
 pub const MEMBERS: usize = 128;
-
-/// How often a target is checked while it is not known to be up, at most: it should come back soon.
-const FAST_CHECK: Duration = Duration::from_millis(250);
 
 /// See the head of this file.
 #[derive(Debug)]
 pub struct Fleet {
     members: Vec<Member>,
     check: Check,
+    eject: Eject,
+    slow_start_ms: u64,
+    /// What all times are counted from.
+    began: Instant,
+    /// Held while a target is ejected, so that no two are where one may be.
+    ejecting: Mutex<()>,
     /// Where connections to the targets come from, when that matters.
     source: Option<IpAddr>,
     /// Grows with each change of a state.
@@ -40,11 +47,27 @@ pub struct Fleet {
 #[derive(Debug)]
 struct Member {
     target: Target,
+    /// Whether it is in rotation.
     up: AtomicBool,
-    /// Whether a connection to it failed since the last one that did not: most requests need not take the lock.
+    /// Since when, where that matters: until its slow start is over. 0: long ago.
+    up_since_ms: AtomicU64,
+    /// Whether a request to it failed since the last one that did not: most requests need not take the lock.
     suspect: AtomicBool,
-    health: Mutex<Health>,
+    seen: Mutex<Seen>,
     hurry: Notify,
+}
+
+/// What checks and requests say of a target.
+#[derive(Debug, Default)]
+struct Seen {
+    health: Health,
+    ejection: Ejection,
+}
+
+impl Seen {
+    fn is_in(&self) -> bool {
+        self.health.up() == Some(true) && !self.ejection.is_out()
+    }
 }
 
 /// The targets that a request has tried, by index. Each is tried at most once.
@@ -76,17 +99,32 @@ impl Fleet {
         let members = targets.into_iter().map(|target| Member {
             target,
             up: AtomicBool::new(false),
+            up_since_ms: AtomicU64::new(0),
             suspect: AtomicBool::new(false),
-            health: Mutex::default(),
+            seen: Mutex::default(),
             hurry: Notify::new(),
         });
         Self {
             members: members.collect(),
             check,
+            eject: Eject::default(),
+            slow_start_ms: 0,
+            began: Instant::now(),
+            ejecting: Mutex::default(),
             source,
             changes: AtomicUsize::new(0),
             changed: Notify::new(),
         }
+    }
+
+    /// Ejects by this rule, in place of the usual one.
+    pub fn ejecting(self, eject: Eject) -> Self {
+        Self { eject, ..self }
+    }
+
+    /// Lets the weight of a target that came up grow for this long.
+    pub fn starting_slowly(self, slow_start_ms: u64) -> Self {
+        Self { slow_start_ms, ..self }
     }
 
     pub fn len(&self) -> usize {
@@ -117,6 +155,19 @@ impl Fleet {
         self.members[index].up.load(Ordering::Relaxed)
     }
 
+    /// Its weight at this time. Only weights of one fleet at one time can be compared.
+    pub fn weight(&self, index: usize, now: Instant) -> u32 {
+        let member = &self.members[index];
+        if self.slow_start_ms == 0 {
+            return member.target.weight;
+        }
+        let percent = match member.up_since_ms.load(Ordering::Relaxed) {
+            0 => 100,
+            since_ms => pace::ramp(self.ms(now).saturating_sub(since_ms), self.slow_start_ms),
+        };
+        member.target.weight * percent
+    }
+
     /// How many are up.
     pub fn up(&self) -> usize {
         (0..self.len()).filter(|index| self.is_up(*index)).count()
@@ -124,7 +175,7 @@ impl Fleet {
 
     /// Whether every target was checked at least once.
     pub fn is_known(&self) -> bool {
-        self.members.iter().all(|member| member.health().is_known())
+        self.members.iter().all(|member| member.seen().health.is_known())
     }
 
     /// Waits until a state changes after those that were seen: `seen` starts at 0.
@@ -140,18 +191,23 @@ impl Fleet {
         }
     }
 
-    /// A request to this target failed. Enough failed connections in a row take it out until a check is good.
+    /// A request to this target failed. Enough that failed in a row take it out for a while.
     pub fn failed(&self, index: usize, error: &ForwardError) {
         if !error.is_of_target() {
             return;
         }
-        let member = &self.members[index];
-        tracing::debug!("{}: {error}", member.target.name);
+        tracing::debug!("{}: {error}", self.members[index].target.name);
         if error.elsewhere() || matches!(error, ForwardError::FirstByteLate | ForwardError::Died { .. }) {
-            member.suspect.store(true, Ordering::Relaxed);
-            let change = member.health().connection_failed(&error.to_string());
-            self.apply(member, change);
-            member.hurry.notify_one();
+            self.speak_against(index, &error.to_string());
+        }
+    }
+
+    /// A request to this target was answered, with this status.
+    pub fn answered(&self, index: usize, status: u16) {
+        if status >= 500 && self.eject.statuses {
+            self.speak_against(index, &format!("answered {status}"));
+        } else {
+            self.served(index);
         }
     }
 
@@ -160,8 +216,23 @@ impl Fleet {
         let member = &self.members[index];
         if member.suspect.load(Ordering::Relaxed) {
             member.suspect.store(false, Ordering::Relaxed);
-            member.health().connection_worked();
+            member.seen().ejection.worked();
         }
+    }
+
+    fn speak_against(&self, index: usize, text: &str) {
+        let member = &self.members[index];
+        member.suspect.store(true, Ordering::Relaxed);
+        let one_at_a_time = self.ejecting.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = ejection::has_room(&self.eject, self.len(), self.len() - self.up());
+        let now_ms = self.ms(Instant::now());
+        let mut seen = member.seen();
+        let because = seen.ejection.failed(&self.eject, now_ms, room, text);
+        if let Some(because) = because {
+            self.apply(member, &seen, &because, false);
+        }
+        drop((seen, one_at_a_time));
+        member.hurry.notify_one();
     }
 
     /// Checks all targets for ever. Ends only by being dropped.
@@ -181,43 +252,75 @@ impl Fleet {
 
     async fn watch_one(&self, index: usize) {
         let member = &self.members[index];
-        let within = Duration::from_millis(self.check.timeout_ms);
-        let interval = Duration::from_millis(self.check.interval_ms);
-        let address: SocketAddr = member.target.address;
-        let host = address.to_string();
+        for number in 0_u64.. {
+            let asked = question::check(member.target.address, self.source(index), &self.check).await;
+            self.checked(member, asked.as_deref());
+            let steady = asked.is_ok() && member.up.load(Ordering::Relaxed);
+            let interval_ms = if steady { self.check.interval_ms } else { self.check.fast_interval_ms };
+            let lot = crate::thread::mix(number ^ (index as u64) << 48);
+            self.wait(member, pace::pause(interval_ms, lot)).await;
+        }
+    }
+
+    /// Until the next check: sooner when a request failed, and with an eye on the end of an ejection.
+    async fn wait(&self, member: &Member, pause: Duration) {
+        let mut end = tokio::time::Instant::now() + pause;
+        let fast = Duration::from_millis(self.check.fast_interval_ms);
         loop {
-            let (good, text) = match probe(address, self.source(index), &host, &self.check.path, within).await
-            {
-                Ok(status) => ((200..400).contains(&status), format!("answered {status}")),
-                Err(error) => (false, error.to_string()),
-            };
-            let change = member.health().checked(good, &text, self.check.rise, self.check.fall);
-            self.apply(member, change);
-            let steady = member.up.load(Ordering::Relaxed) && good;
-            let pause = if steady { interval } else { interval.min(FAST_CHECK) };
+            let out_until_ms = member.seen().ejection.until_ms();
+            let back = out_until_ms.map(|ms| tokio::time::Instant::from_std(self.began) + Duration::from_millis(ms));
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                () = member.hurry.notified() => tokio::time::sleep(pause.min(FAST_CHECK)).await,
+                () = tokio::time::sleep_until(end) => return,
+                () = tokio::time::sleep_until(back.unwrap_or(end)), if back.is_some() => self.bring_back(member),
+                () = member.hurry.notified() => end = end.min(tokio::time::Instant::now() + fast),
             }
         }
     }
 
-    fn apply(&self, member: &Member, change: Option<Change>) {
-        let Some(change) = change else { return };
-        member.up.store(change.up, Ordering::Relaxed);
+    fn bring_back(&self, member: &Member) {
+        let mut seen = member.seen();
+        let because = seen.ejection.due(&self.eject, self.ms(Instant::now()));
+        if let Some(because) = because {
+            // The first answer must be seen, to end the trial.
+            member.suspect.store(true, Ordering::Relaxed);
+            self.apply(member, &seen, &because, false);
+        }
+    }
+
+    fn checked(&self, member: &Member, asked: Result<&str, &String>) {
+        let text = asked.unwrap_or_else(|why| why);
+        let mut seen = member.seen();
+        let change = seen.health.checked(asked.is_ok(), text, self.check.rise, self.check.fall);
+        if let Some(change) = change {
+            self.apply(member, &seen, &change.because, change.first);
+        }
+    }
+
+    /// Makes known what was decided, and why.
+    fn apply(&self, member: &Member, seen: &Seen, because: &str, first: bool) {
+        let is_in = seen.is_in();
+        if is_in && !member.up.load(Ordering::Relaxed) {
+            let since_ms = if first { 0 } else { self.ms(Instant::now()).max(1) };
+            member.up_since_ms.store(since_ms, Ordering::Relaxed);
+        }
+        member.up.store(is_in, Ordering::Relaxed);
         self.changes.fetch_add(1, Ordering::AcqRel);
-        let state = if change.up { "up" } else { "down" };
-        if change.up || change.first {
-            tracing::info!("{} is {state}: {}", member.target.name, change.because);
+        let (name, state) = (&member.target.name, if is_in { "up" } else { "down" });
+        if is_in || first {
+            tracing::info!("{name} is {state}: {because}");
         } else {
-            tracing::warn!("{} is {state}: {}", member.target.name, change.because);
+            tracing::warn!("{name} is {state}: {because}");
         }
         self.changed.notify_waiters();
+    }
+
+    fn ms(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.began).as_millis() as u64
     }
 }
 
 impl Member {
-    fn health(&self) -> std::sync::MutexGuard<'_, Health> {
-        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

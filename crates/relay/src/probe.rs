@@ -8,9 +8,14 @@ use std::task::Context;
 use std::time::Duration;
 
 use crate::buffer::{Buffer, Buffers};
+use crate::codec::body::Body;
+use crate::codec::chunked::Chunked;
 use crate::codec::response::ResponseHead;
 use crate::codec::scan::{Found, Scan};
 use crate::stream::Stream;
+
+/// What is looked at of an answer's body, when it is.
+pub(crate) const PROBE_BODY_BYTES: usize = 64 * 1024;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ProbeError {
@@ -32,15 +37,41 @@ pub async fn probe(
     path: &str,
     within: Duration,
 ) -> Result<u16, ProbeError> {
-    tokio::time::timeout(within, ask(target, source, host, path))
-        .await
-        .unwrap_or(Err(ProbeError::Late(within)))
+    let question = Question { method: "GET", path, host, wants_body: false };
+    let asked = tokio::time::timeout(within, ask(target, source, &question)).await;
+    asked.unwrap_or(Err(ProbeError::Late(within))).map(|answer| answer.status)
 }
 
-async fn ask(target: SocketAddr, source: Option<IpAddr>, host: &str, path: &str) -> Result<u16, ProbeError> {
+/// What is asked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Question<'a> {
+    pub(crate) method: &'a str,
+    pub(crate) path: &'a str,
+    pub(crate) host: &'a str,
+    /// Whether the body of the answer is looked at.
+    pub(crate) wants_body: bool,
+}
+
+/// What was answered.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Answered {
+    pub(crate) status: u16,
+    /// The first [`PROBE_BODY_BYTES`] of the body, or all of a shorter one.
+    pub(crate) body: Vec<u8>,
+}
+
+/// Asks on a connection of its own, for as long as the caller waits.
+pub(crate) async fn ask(
+    target: SocketAddr,
+    source: Option<IpAddr>,
+    question: &Question<'_>,
+) -> Result<Answered, ProbeError> {
     let mut stream = Stream::connect(target, source).await.map_err(ProbeError::Connect)?;
+    let Question { method, path, host, wants_body } = question;
+    let length = if *method == "POST" { "content-length: 0\r\n" } else { "" };
     let text = format!(
-        "GET {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: dolmen-check\r\naccept: */*\r\nconnection: close\r\n\r\n"
+        "{method} {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: dolmen-check\r\naccept: */*\r\n{length}\
+         connection: close\r\n\r\n"
     );
     let mut rest = text.as_bytes();
     while !rest.is_empty() {
@@ -48,21 +79,55 @@ async fn ask(target: SocketAddr, source: Option<IpAddr>, host: &str, path: &str)
         rest = &rest[sent.map_err(ProbeError::Broken)?..];
     }
     let (mut buffer, mut scan) = (Buffer::default(), Scan::default());
-    loop {
+    let mut answered = Answered::default();
+    let body = loop {
         match scan.advance(buffer.data()) {
             Found::Head { begin, end } => {
                 let mut head = ResponseHead::default();
-                let loaded = head.load(&buffer.data()[begin..end], false);
-                return loaded.map(|_| head.status()).map_err(|_| ProbeError::NotHttp);
+                let loaded = head.load(&buffer.data()[begin..end], *method == "HEAD");
+                let body = loaded.map_err(|_| ProbeError::NotHttp)?;
+                answered.status = head.status();
+                buffer.consume(end);
+                break body;
             }
             Found::Partial if !buffer.is_full() => {}
             _ => return Err(ProbeError::NotHttp),
         }
-        let fill = |context: &mut Context<'_>| stream.poll_fill(context, &mut buffer, &Buffers::default());
-        match std::future::poll_fn(fill).await {
-            Ok(0) => return Err(ProbeError::Broken(io::ErrorKind::UnexpectedEof.into())),
-            Ok(_) => {}
-            Err(error) => return Err(ProbeError::Broken(error)),
+        if fill(&mut stream, &mut buffer).await? == 0 {
+            return Err(ProbeError::Broken(io::ErrorKind::UnexpectedEof.into()));
+        }
+    };
+    if *wants_body {
+        read_body(&mut stream, &mut buffer, body, &mut answered.body).await?;
+    }
+    Ok(answered)
+}
+
+/// Reads the body until it ends, or until enough of it is here.
+async fn read_body(
+    stream: &mut Stream,
+    buffer: &mut Buffer,
+    body: Body,
+    into: &mut Vec<u8>,
+) -> Result<(), ProbeError> {
+    let mut body = match body {
+        Body::Chunked(_) => Body::Chunked(Chunked::without_marks()),
+        body => body,
+    };
+    while !body.is_done() && into.len() < PROBE_BODY_BYTES {
+        let step = body.advance(buffer.data_mut()).map_err(|_| ProbeError::NotHttp)?;
+        into.extend_from_slice(&buffer.data()[..step.pass]);
+        buffer.consume(step.pass + step.skip);
+        let moved = step.pass + step.skip > 0;
+        if !moved && !body.is_done() && fill(stream, buffer).await? == 0 {
+            break;
         }
     }
+    into.truncate(PROBE_BODY_BYTES);
+    Ok(())
+}
+
+async fn fill(stream: &mut Stream, buffer: &mut Buffer) -> Result<usize, ProbeError> {
+    let fill = |context: &mut Context<'_>| stream.poll_fill(context, buffer, &Buffers::default());
+    std::future::poll_fn(fill).await.map_err(ProbeError::Broken)
 }

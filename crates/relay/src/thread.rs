@@ -110,7 +110,8 @@ impl Thread {
     }
 }
 
-fn mix(mut value: u64) -> u64 {
+/// Spreads a number over all 64 bits.
+pub(crate) fn mix(mut value: u64) -> u64 {
     value = (value ^ value >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     value = (value ^ value >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
     value ^ value >> 31

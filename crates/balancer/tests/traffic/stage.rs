@@ -134,9 +134,11 @@ impl Balancer {
         section.check = plan::Check {
             path: "/.dolmen/health".into(),
             interval_ms: 50,
+            fast_interval_ms: 50,
             timeout_ms: 500,
             rise: 2,
             fall: 2,
+            ..section.check.clone()
         };
         change(balancer);
         let (line, orders, site) = Line::unattached();

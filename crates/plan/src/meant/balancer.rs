@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Check, Target, Timeouts};
+use super::{Check, Eject, Target, Timeouts};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Balancer {
@@ -28,6 +28,11 @@ pub struct Pool {
     pub sticky: Option<Sticky>,
     pub servers: Vec<Target>,
     pub check: Check,
+    #[serde(default)]
+    pub eject: Eject,
+    /// How long the traffic of a server that came up grows until it is all of its part. 0: it is at once.
+    #[serde(default)]
+    pub slow_start_ms: u64,
 }
 
 /// How the next server is chosen.

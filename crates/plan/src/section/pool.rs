@@ -4,13 +4,14 @@ use std::ops::Range;
 
 use crate::meant::{Algorithm, Mode, Pool, Sticky, Target};
 use crate::mistake::{Mistake, Notes};
-use crate::section::health::CheckKeys;
+use crate::section::health::{CheckKeys, EjectKeys};
 use crate::section::target::{self, TargetEntry};
 use crate::typed::{Item, Table, Written, or};
 
 const MODES: [(&str, Mode); 2] =
     [("active-active", Mode::ActiveActive), ("active-passive", Mode::ActivePassive)];
 const FIELD_LETTERS_MAX: usize = 128;
+const SLOW_START_MS_MAX: u64 = 3_600_000;
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PoolKeys {
@@ -23,6 +24,8 @@ pub(crate) struct PoolKeys {
     pub(crate) means_servers: bool,
     pub(crate) servers: Option<Written<Vec<TargetEntry>>>,
     check: CheckKeys,
+    eject: EjectKeys,
+    slow_start_ms: Option<Written<u64>>,
 }
 
 impl PoolKeys {
@@ -38,6 +41,8 @@ impl PoolKeys {
             means_servers: false,
             servers: table.get("servers").map(|item| target::read(&item)),
             check: CheckKeys::read(table, &format!("[{title}.check]")),
+            eject: EjectKeys::read(table, &format!("[{title}.eject]")),
+            slow_start_ms: table.duration_ms("slow-start", 0, SLOW_START_MS_MAX),
         };
         keys.note_hash(table.notes, &table.span);
         keys
@@ -79,6 +84,8 @@ impl PoolKeys {
             mode: or(&self.mode, Mode::ActiveActive),
             sticky: self.sticky.clone(),
             check: self.check.mean(written.is_none()),
+            eject: self.eject.mean(),
+            slow_start_ms: or(&self.slow_start_ms, 0),
             servers: written.map_or(own, |servers| target::mean(&servers.value)),
         }
     }

@@ -1,7 +1,4 @@
-//! Whether one target is up, decided from what was seen of it. Pure: no clock, no socket.
-
-/// Failed connections in a row that take a target out without waiting for a check.
-const CONNECTION_FAILURES: u32 = 3;
+//! Whether one target is up, decided from the checks of it. Pure: no clock, no socket.
 
 /// What was seen so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -10,7 +7,6 @@ pub struct Health {
     up: Option<bool>,
     /// Checks in a row that speak against the present state.
     against: u32,
-    connection_failures: u32,
 }
 
 /// The state is now another one.
@@ -24,6 +20,11 @@ pub struct Change {
 }
 
 impl Health {
+    /// None: nothing is known.
+    pub fn up(&self) -> Option<bool> {
+        self.up
+    }
+
     pub fn is_known(&self) -> bool {
         self.up.is_some()
     }
@@ -48,23 +49,8 @@ impl Health {
         })
     }
 
-    /// A request found no connection, or it broke before an answer.
-    pub fn connection_failed(&mut self, text: &str) -> Option<Change> {
-        self.connection_failures += 1;
-        let out = self.up == Some(true) && self.connection_failures >= CONNECTION_FAILURES;
-        out.then(|| {
-            let because = format!("{CONNECTION_FAILURES} requests in a row failed, the last: {text}");
-            self.turn(false, because, false)
-        })
-    }
-
-    /// A request was answered.
-    pub fn connection_worked(&mut self) {
-        self.connection_failures = 0;
-    }
-
     fn turn(&mut self, up: bool, because: String, first: bool) -> Change {
-        *self = Self { up: Some(up), against: 0, connection_failures: 0 };
+        *self = Self { up: Some(up), against: 0 };
         Change { up, because, first }
     }
 }
@@ -102,17 +88,5 @@ mod tests {
         assert_eq!(change.because, "3 checks in a row failed: x");
         assert_eq!(health.checked(true, "ok", 2, 3), None);
         assert!(health.checked(true, "ok", 2, 3).unwrap().up);
-    }
-
-    #[test]
-    fn failed_connections_take_it_out_at_once() {
-        let mut health = up();
-        assert_eq!(health.connection_failed("refused"), None);
-        health.connection_worked();
-        assert_eq!(health.connection_failed("refused"), None);
-        assert_eq!(health.connection_failed("refused"), None);
-        let change = health.connection_failed("refused").unwrap();
-        assert_eq!(change.because, "3 requests in a row failed, the last: refused");
-        assert_eq!(health.connection_failed("refused"), None);
     }
 }

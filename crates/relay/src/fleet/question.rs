@@ -1,0 +1,54 @@
+//! One check: asks a target what the plan says, and whether the answer is the expected one.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use plan::{Check, CheckKind};
+
+use crate::probe::{Answered, ProbeError, Question, ask};
+use crate::stream::Stream;
+
+/// Asks, and says in words how that went: Ok is good.
+pub(super) async fn check(
+    target: SocketAddr,
+    source: Option<IpAddr>,
+    check: &Check,
+) -> Result<String, String> {
+    let within = Duration::from_millis(check.timeout_ms);
+    let asked = tokio::time::timeout(within, once(target, source, check)).await;
+    match asked.unwrap_or(Err(ProbeError::Late(within))) {
+        Ok(Some(answered)) => judged(check, &answered),
+        Ok(None) => Ok("takes connections".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+async fn once(
+    target: SocketAddr,
+    source: Option<IpAddr>,
+    check: &Check,
+) -> Result<Option<Answered>, ProbeError> {
+    if check.kind == CheckKind::Tcp {
+        return Stream::connect(target, source).await.map(|_| None).map_err(ProbeError::Connect);
+    }
+    let address = target.to_string();
+    let question = Question {
+        method: &check.method,
+        path: &check.path,
+        host: check.host.as_deref().unwrap_or(&address),
+        wants_body: check.body.is_some(),
+    };
+    ask(target, source, &question).await.map(Some)
+}
+
+fn judged(check: &Check, answered: &Answered) -> Result<String, String> {
+    let status = answered.status;
+    if !check.expects(status) {
+        return Err(format!("answered {status}"));
+    }
+    let Some(text) = &check.body else { return Ok(format!("answered {status}")) };
+    match memchr::memmem::find(&answered.body, text.as_bytes()) {
+        Some(_) => Ok(format!("answered {status} with the expected text")),
+        None => Err(format!("answered {status} without the expected text")),
+    }
+}
