@@ -28,6 +28,9 @@ use progress::Progress;
 /// How often marks on disk and sentences that stand long are looked at.
 const TICK: Duration = Duration::from_millis(100);
 
+/// What the process in the background says when all is healthy, before it lets go of its output.
+const READY: u8 = 0;
+
 /// Marks the process that `up --detach` leaves in the background.
 const BACKGROUND: &str = "DOLMEN_BACKGROUND";
 
@@ -66,19 +69,23 @@ pub fn detach() -> Result<(), Failure> {
     // The writing ends go with it, so that the pipe ends when the child lets go of its own.
     drop(command);
     let mut buffer = [0; 4096];
+    let mut ready = false;
     loop {
-        match reader.read(&mut buffer)? {
+        let text = match reader.read(&mut buffer)? {
             0 => break,
-            count => io::stdout().write_all(&buffer[..count])?,
+            count => &buffer[..count],
+        };
+        ready |= text.contains(&READY);
+        for part in text.split(|byte| *byte == READY) {
+            io::stdout().write_all(part)?;
         }
     }
-    // The pipe ends either because the site is up or because the process is about to end.
-    std::thread::sleep(Duration::from_millis(20));
-    match child.try_wait()? {
-        None => Ok(()),
-        Some(status) if status.success() => Ok(()),
-        Some(status) => Err(Failure::Said(status.code().unwrap_or(1))),
+    if ready {
+        return Ok(());
     }
+    // The pipe ended before all was well: so does the process.
+    let status = child.wait()?;
+    if status.success() { Ok(()) } else { Err(Failure::Said(status.code().unwrap_or(1))) }
 }
 
 struct Signals {
@@ -137,7 +144,7 @@ impl Running {
         let mut signals = Signals::new()?;
         agents.tend()?;
         let peers = Peers::watch(&self.plan, "", &identity);
-        let mut progress = Progress::new(self.began);
+        let mut progress = Progress::new(&self.plan, self.began);
         let mut ready = false;
         loop {
             let reports = self.reports(&peers);
@@ -146,7 +153,7 @@ impl Running {
                 self.is_ready()?;
             }
             if !ready && self.limit.is_some_and(|limit| self.began.elapsed() > limit) {
-                return Err(self.give_up(&reports));
+                return Err(self.give_up(&progress, &reports));
             }
             tokio::select! {
                 () = peers.changed() => {}
@@ -173,7 +180,8 @@ impl Running {
         progress::addresses(&self.plan, self.began);
         if self.limit.is_some() {
             out::line(&format!("running in the background; `dolmen stop` ends it ({})", self.plan.site));
-            // Lets go of the pipe to the process in front, which so learns that all is well.
+            io::stdout().write_all(&[READY])?;
+            io::stdout().flush()?;
             let log: File = link::log::open(&self.state.root().join("up.log"))?;
             rustix::stdio::dup2_stdout(&log).map_err(io::Error::from)?;
             rustix::stdio::dup2_stderr(&log).map_err(io::Error::from)?;
@@ -184,10 +192,10 @@ impl Running {
     }
 
     /// In the background nobody would see what is wrong.
-    fn give_up(&self, reports: &[MachineReport]) -> Failure {
-        let wrong = Progress::wrong(reports).join("\n");
+    fn give_up(&self, progress: &Progress, reports: &[MachineReport]) -> Failure {
+        let wrong = progress.wrong(reports).join("\n  ");
         let waited = self.began.elapsed().as_secs();
-        out::error(&format!("after {waited} s not everything is healthy; stopping\n{wrong}"));
+        out::error(&format!("after {waited} s not everything is healthy; stopping\n  {wrong}"));
         Failure::Said(1)
     }
 }

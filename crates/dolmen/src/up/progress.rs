@@ -19,14 +19,15 @@ struct Seen {
 }
 
 pub struct Progress {
+    synchronous: bool,
     began: Instant,
     seen: BTreeMap<String, Seen>,
     ready: bool,
 }
 
 impl Progress {
-    pub fn new(began: Instant) -> Self {
-        Self { began, seen: BTreeMap::new(), ready: false }
+    pub fn new(plan: &Plan, began: Instant) -> Self {
+        Self { synchronous: is_synchronous(plan), began, seen: BTreeMap::new(), ready: false }
     }
 
     /// Takes the reports as they are now; true when all is healthy for the first time.
@@ -34,7 +35,7 @@ impl Progress {
         for server in reports.iter().flat_map(|machine| &machine.servers) {
             self.server(server);
         }
-        let healthy = !reports.is_empty() && reports.iter().all(is_healthy);
+        let healthy = is_fine(self.synchronous, reports);
         let first = healthy && !self.ready;
         self.ready |= healthy;
         first
@@ -62,15 +63,36 @@ impl Progress {
     }
 
     /// What is not healthy, in sentences.
-    pub fn wrong(reports: &[MachineReport]) -> Vec<String> {
+    pub fn wrong(&self, reports: &[MachineReport]) -> Vec<String> {
         let servers = reports.iter().flat_map(|machine| &machine.servers);
         let wrong = servers.filter(|server| server.state != State::Healthy);
-        wrong.map(|server| format!("  {} is {}: {}", server.name, server.state, server.because)).collect()
+        let wrong = wrong.map(|server| format!("{} is {}: {}", server.name, server.state, server.because));
+        wrong.chain(waits_for_nobody(self.synchronous, reports)).collect()
     }
 }
 
-pub fn is_healthy(machine: &MachineReport) -> bool {
-    machine.state == MachineState::Up && machine.servers.iter().all(|server| server.state == State::Healthy)
+/// Whether the plan promises that a commit is on two machines.
+pub fn is_synchronous(plan: &Plan) -> bool {
+    plan.database.as_ref().is_some_and(|database| database.synchronous && database.url.is_none())
+}
+
+/// All machines up, all servers healthy, and commits as safe as the plan promises.
+pub fn is_fine(synchronous: bool, reports: &[MachineReport]) -> bool {
+    let healthy = |machine: &MachineReport| {
+        machine.state == MachineState::Up
+            && machine.servers.iter().all(|server| server.state == State::Healthy)
+    };
+    !reports.is_empty() && reports.iter().all(healthy) && waits_for_nobody(synchronous, reports).is_none()
+}
+
+/// A healthy primary that no replica follows synchronously yet, though the plan says that one does.
+pub fn waits_for_nobody(synchronous: bool, reports: &[MachineReport]) -> Option<String> {
+    let servers = reports.iter().flat_map(|machine| &machine.servers);
+    let mut databases = servers.filter_map(|server| Some((server, server.database.as_ref()?)));
+    let (primary, database) = databases.find(|(_, database)| database.primary)?;
+    let follows = database.replicas.iter().any(|replica| replica.synchronous && replica.state == "streaming");
+    (synchronous && !follows && primary.state == State::Healthy)
+        .then(|| format!("{} has no synchronous replica yet: a commit is on one machine only", primary.name))
 }
 
 fn line(began: Instant, ready: bool, server: &ServerReport) -> String {

@@ -24,7 +24,10 @@ impl Check {
         let plan = prepare::mean(&home, &site, Place::Machines, 1)?;
         prepare::mean(&home, &site, Place::Up { block: 1 }, 1)?;
         let (servers, machines) = (plan.servers.len(), plan.machines.len());
-        out::line(&format!("{} is right: {servers} servers on {machines} machines", home.file.display()));
+        let count =
+            |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
+        let (servers, machines) = (count(servers, "server"), count(machines, "machine"));
+        out::line(&format!("{} is right: {servers} on {machines}", home.file.display()));
         for sentence in &plan.not_served {
             out::line(&format!("note: {sentence}"));
         }

@@ -12,7 +12,7 @@ use super::{Site, wait};
 use crate::failure::Failure;
 use crate::out;
 use crate::site::Home;
-use crate::up::progress::is_healthy;
+use crate::up::progress::{is_fine, is_synchronous, waits_for_nobody};
 
 const REFRESH: Duration = Duration::from_secs(1);
 
@@ -32,7 +32,7 @@ impl Status {
         wait(async {
             loop {
                 let (generation, report) = ask(&site).await?;
-                let healthy = report.machines.iter().all(is_healthy) && !report.machines.is_empty();
+                let healthy = is_fine(is_synchronous(&site.plan), &report.machines);
                 let text = if self.json {
                     as_json(&site.plan, generation, healthy, &report).to_string()
                 } else {
@@ -100,10 +100,13 @@ fn database(report: &SiteReport) -> Value {
 
 fn as_text(plan: &Plan, generation: u64, healthy: bool, report: &SiteReport) -> String {
     let wrong = report.servers().filter(|server| server.state != State::Healthy).count();
-    let verdict = if healthy {
-        out::state(State::Healthy, "everything is fine")
-    } else {
-        out::state(State::Down, &format!("{wrong} of {} servers are not healthy", plan.servers.len()))
+    let all = plan.servers.len();
+    let verdict = match (wrong, waits_for_nobody(is_synchronous(plan), &report.machines)) {
+        _ if healthy => out::state(State::Healthy, "everything is fine"),
+        (0, Some(sentence)) => out::state(State::Starting, &sentence),
+        (0, None) => out::state(State::Down, "a machine is not up"),
+        (1, _) => out::state(State::Down, &format!("1 of {all} servers is not healthy")),
+        _ => out::state(State::Down, &format!("{wrong} of {all} servers are not healthy")),
     };
     let mut lines =
         vec![format!("{}  {verdict}  (generation {generation})", out::strong(&plan.site)), String::new()];
