@@ -196,6 +196,8 @@ impl Agent {
         }
         let deadline = Instant::now() + ADOPTION;
         while expected > 0 && self.servants.values().any(Servant::is_expected) {
+            // Whoever asks meanwhile must not take a machine without servers for a healthy one.
+            self.publish();
             match tokio::time::timeout_at(deadline.into(), happenings.recv()).await {
                 Ok(Some(happening)) => drop(self.take(happening)),
                 Ok(None) | Err(_) => break,

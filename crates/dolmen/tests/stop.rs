@@ -1,4 +1,4 @@
-//! However a site came to run, `dolmen stop` ends all of it, and nobody but its own processes can hold it up.
+//! A site whose processes were killed or hang: `dolmen stop` ends all of it, and the status says what is wrong.
 
 use std::os::unix::net::UnixStream;
 use std::process::Command;
@@ -76,5 +76,29 @@ fn a_stranger_on_the_link_holds_up_no_server() {
     signal(site.pid("web-1"), "KILL");
     until("a server that starts again", Duration::from_secs(5), || {
         (site.run(&["status"]).code == 0).then_some(())
+    });
+}
+
+/// Ends the agent and waits for the next one.
+fn next_agent(site: &Site, machine: &str) {
+    let killed = agent(site, machine);
+    signal(killed, "KILL");
+    until("the next agent", Duration::from_secs(5), || (agent(site, machine) != killed).then_some(()));
+}
+
+#[test]
+fn a_server_that_hangs_while_its_agent_begins_anew_is_not_called_fine() {
+    let site = Site::new(DOLMEN, 82, FILES);
+    site.up();
+    let frozen = site.pid("web-1");
+    // A child that is stopped gets SIGHUP from the kernel when its parent dies; from now on it is nobody's child.
+    next_agent(&site, "alpha");
+    site.until_healthy();
+    signal(frozen, "STOP");
+    next_agent(&site, "alpha");
+    until("another process of the server", Duration::from_secs(10), || {
+        let fine = site.run(&["status"]).code == 0;
+        assert!(!fine || site.pid("web-1") != frozen, "called fine before it spoke to its new agent");
+        fine.then_some(())
     });
 }
