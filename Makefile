@@ -1,12 +1,13 @@
 # The commands of the house. `make up` and `make test` are all that a newcomer needs; each installs what it
 # lacks, so neither relies on anything that somebody did to the machine by hand.
 
-.PHONY: help up test drill verify fix
+.PHONY: help up test drill bench verify fix
 
 help:
 	@echo "make up      build, and run the example site on this computer until Ctrl-C"
 	@echo "make test    run all checks and tests"
 	@echo "make drill   run what takes longer: fault drills under load"
+	@echo "make bench   measure Dolmen beside HAProxy and nginx, and write the table in docs"
 	@echo "make verify  check format and lints; writes nothing"
 	@echo "make fix     mend format and lints; writes"
 
@@ -23,6 +24,9 @@ drill:
 	scripts/install.sh test
 	cargo build --workspace --bins --locked
 	DOLMEN_DRILL_ROUNDS=5 cargo nextest run --locked -p dolmen --test faults --success-output final
+
+bench:
+	bench/run all
 
 verify:
 	cargo fmt --all --check
