@@ -28,6 +28,11 @@ use load::{Load, Slot};
 use round_robin::RoundRobin;
 use sticky::Sticky;
 
+use crate::queue::Queue;
+
+/// How often a choice is made anew because another thread took the last place of the server.
+const RACES: usize = 4;
+
 /// See the head of this file.
 #[derive(Debug)]
 pub struct Chooser {
@@ -37,6 +42,7 @@ pub struct Chooser {
     pub sticky: Option<Sticky>,
     turns: Mutex<RoundRobin>,
     loads: Vec<Load>,
+    pub queue: Queue,
     seeds: Vec<u64>,
     lots: AtomicU64,
     /// What times are counted from.
@@ -55,6 +61,8 @@ pub struct Asked<'a> {
 #[derive(Debug)]
 pub enum Next<'a> {
     Server(usize, Slot<'a>),
+    /// Some are up, and each has as many requests as it may.
+    Full,
     /// Nobody is up, or all were tried.
     Nobody,
 }
@@ -78,10 +86,40 @@ impl Chooser {
             sticky: pool.sticky.as_ref().map(|sticky| Sticky::new(&sticky.cookie, names())),
             turns: Mutex::new(RoundRobin::new(fleet.len())),
             loads: (0..fleet.len()).map(|_| Load::default()).collect(),
+            queue: Queue::new(pool.queue.length, Duration::from_millis(pool.queue.timeout_ms)),
             seeds: consistent::seeds(names()),
             lots: AtomicU64::new(seed),
             began: Instant::now(),
         }
+    }
+
+    /// A server for this request, after a wait where all have as many as they may. None: there is none, or the wait
+    /// was too long. After a wait those that were tried may be tried again.
+    pub async fn take<'a>(
+        &'a self,
+        fleet: &Fleet,
+        tried: &mut Tried,
+        asked: &Asked<'_>,
+    ) -> Option<(usize, Slot<'a>)> {
+        // Whoever waits goes before one that is new, but not before one that has waited and failed.
+        if self.queue.is_empty() || !tried.is_empty() {
+            match self.next(fleet, tried, asked) {
+                Next::Server(index, slot) => return Some((index, slot)),
+                Next::Nobody => return None,
+                Next::Full => {}
+            }
+        }
+        *tried = Tried::default();
+        let attempt = || match self.next(fleet, &Tried::default(), asked) {
+            Next::Server(index, slot) => Some(Some((index, slot))),
+            Next::Nobody => Some(None),
+            Next::Full => None,
+        };
+        let got = self.queue.wait(attempt).await.ok().flatten();
+        if (0..fleet.len()).any(|index| fleet.is_up(index) && self.has_room(fleet, index)) {
+            self.queue.free();
+        }
+        got
     }
 
     /// A server that is up and was not tried for this request: a backup only when no other is left.
@@ -91,23 +129,44 @@ impl Chooser {
                 let target = fleet.target(*index);
                 fleet.is_up(*index) && !tried.has(*index) && target.backup == backup && target.weight > 0
             };
-            let open = (0..fleet.len()).filter(is_open);
-            let chosen = match self.mode {
-                Mode::ActivePassive => open.clone().next(),
-                Mode::ActiveActive => {
-                    let wanted = self.sticky.as_ref().and_then(|sticky| sticky.wanted(asked.request));
-                    wanted.filter(is_open).or_else(|| {
-                        self.among(open.map(|index| (index, fleet.weight(index, asked.now))), asked)
-                    })
+            for _ in 0..RACES {
+                let mut open = (0..fleet.len()).filter(is_open).peekable();
+                if open.peek().is_none() {
+                    break;
                 }
-            };
-            if let Some(index) = chosen
-                && let Some(slot) = self.loads[index].take(u32::MAX)
-            {
-                return Next::Server(index, slot);
+                let Some(index) = self.one_of(fleet, open, asked) else { return Next::Full };
+                if let Some(slot) = self.loads[index].take(limit(fleet, index), &self.queue) {
+                    return Next::Server(index, slot);
+                }
+            }
+            if (0..fleet.len()).any(|index| is_open(&index)) {
+                return Next::Full;
             }
         }
         Next::Nobody
+    }
+
+    /// One of these that may have one more request.
+    fn one_of(
+        &self,
+        fleet: &Fleet,
+        open: impl Iterator<Item = usize> + Clone,
+        asked: &Asked<'_>,
+    ) -> Option<usize> {
+        let has_room = |index: &usize| self.has_room(fleet, *index);
+        if self.mode == Mode::ActivePassive {
+            return open.clone().next().filter(has_room);
+        }
+        let free = open.filter(has_room);
+        let wanted = self.sticky.as_ref().and_then(|sticky| sticky.wanted(asked.request));
+        match wanted.filter(|wanted| free.clone().any(|index| index == *wanted)) {
+            Some(wanted) => Some(wanted),
+            None => self.among(free.map(|index| (index, fleet.weight(index, asked.now))), asked),
+        }
+    }
+
+    fn has_room(&self, fleet: &Fleet, index: usize) -> bool {
+        self.loads[index].outstanding() < limit(fleet, index)
     }
 
     fn among(&self, open: impl Iterator<Item = (usize, u32)> + Clone, asked: &Asked<'_>) -> Option<usize> {
@@ -155,4 +214,9 @@ impl Chooser {
     fn ms(&self, now: Instant) -> u32 {
         now.saturating_duration_since(self.began).as_millis() as u32
     }
+}
+
+/// Requests that a server may have under way.
+fn limit(fleet: &Fleet, index: usize) -> u32 {
+    fleet.target(index).max_connections.unwrap_or(u32::MAX)
 }

@@ -1,16 +1,23 @@
 //! The load balancer: the one place where clients arrive, and a healthy server for each request.
 //!
 //! ```text
-//! request ── pass (what clients may ask, who they are) ── choose (which server) ── relay (there and back)
-//!                                                           ▲
-//!                                        fleet (who is up): checks, failed connections
+//! request ── gate (who is let in) ── pass (what clients may ask, who they are) ── pool ── relay (there and back)
+//!                                                                                  │
+//!                                       choose (which server), queue (not yet), budget (how often)
+//!                                          ▲
+//!                       fleet (who is up): checks, requests that failed
 //! ```
 //!
 //! It keeps no state that a restart would lose, and never answers for the site itself: when no server is up
-//! it says 503 at once.
+//! it says 503 at once, and when all are busy after the queue's time.
 
+pub mod budget;
 pub mod choose;
+mod gate;
 mod pass;
+mod pool;
+pub mod queue;
+pub mod rates;
 mod reserved;
 mod say;
 
@@ -19,10 +26,11 @@ use std::time::Duration;
 
 use link::report::State;
 use plan::Place;
-use relay::{Fleet, Serving, Settings, Stop};
+use relay::{Serving, Settings, Stop};
 
-use choose::Chooser;
+use gate::Gate;
 use pass::Pass;
+use pool::Pool;
 
 /// How often counters are published.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
@@ -48,17 +56,22 @@ pub fn run(mut start: link::Start) -> Result<(), Error> {
     }
     relay::raise_descriptor_limit();
     let source = matches!(start.plan.place, Place::Up { .. }).then_some(start.me.address);
-    let fleet = Fleet::new(planned.pool.servers.clone(), planned.pool.check.clone(), source)
-        .ejecting(planned.pool.eject)
-        .starting_slowly(planned.pool.slow_start_ms);
-    let fleet = Arc::new(fleet);
-    let chooser = Arc::new(Chooser::new(&planned.pool, &fleet, choose::key::hash(start.me.name.as_bytes())));
-    let pass = Pass::new(&start.me.name, planned.shows_via, Arc::clone(&fleet), chooser);
+    let seed = choose::key::hash(start.me.name.as_bytes());
+    let pool = Arc::new(Pool::new(&planned.pool, source, seed));
+    let pass = Pass {
+        via: format!("1.1 {}", start.me.name),
+        shows_via: planned.shows_via,
+        gate: Arc::new(Gate::new(&planned)),
+        pool: Arc::clone(&pool),
+    };
     let stop = Stop::default();
-    let settings = Settings::new(planned.timeouts).admitted(start.line.admission());
+    let mut settings = Settings::new(planned.timeouts).admitted(start.line.admission());
+    if let Some(connections) = planned.limits.connections {
+        settings.limits.connections = (connections as usize).div_ceil(listeners.len());
+    }
     let serving = relay::serve(listeners, settings, stop.clone(), move |_| pass.clone())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let within = runtime.block_on(attend(&start, &fleet, &serving))?;
+    let within = runtime.block_on(attend(&start, &pool, &serving))?;
     start.line.report(State::Draining, format!("finishing requests within {} s", within.as_secs()));
     stop.drain(within);
     serving.wait();
@@ -66,7 +79,8 @@ pub fn run(mut start: link::Start) -> Result<(), Error> {
 }
 
 /// Watches the servers and says how things are, until the order to stop; then within what time.
-async fn attend(start: &link::Start, fleet: &Arc<Fleet>, serving: &Serving) -> Result<Duration, Error> {
+async fn attend(start: &link::Start, pool: &Pool, serving: &Serving) -> Result<Duration, Error> {
+    let fleet = &pool.fleet;
     let address = start.me.listens("http").map(|address| address.to_string()).unwrap_or_default();
     let mut checks = tokio::spawn(Arc::clone(fleet).watch());
     let mut ticks = tokio::time::interval(COUNT_EVERY);
@@ -81,7 +95,10 @@ async fn attend(start: &link::Start, fleet: &Arc<Fleet>, serving: &Serving) -> R
     loop {
         tokio::select! {
             within = &mut stopped => return Ok(within),
-            () = fleet.changed(&mut seen) => say(),
+            () = fleet.changed(&mut seen) => {
+                pool.chooser.queue.look_again();
+                say();
+            }
             _ = ticks.tick() => {
                 start.line.count(serving.counters().totals());
                 if serving.is_broken() {

@@ -5,6 +5,8 @@
 mod algorithms;
 #[path = "traffic/health.rs"]
 mod health;
+#[path = "traffic/resilience.rs"]
+mod resilience;
 #[path = "traffic/stage.rs"]
 mod stage;
 

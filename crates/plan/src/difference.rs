@@ -99,6 +99,8 @@ fn parts(old: &Plan, new: &Plan) -> Vec<String> {
     }
     if let (Some(old), Some(new)) = (&old.balancer, &new.balancer) {
         sentences.extend(pool("the balancer", &old.pool, &new.pool));
+        let limits = old.limits != new.limits || old.rate_limit != new.rate_limit;
+        say(&mut sentences, "the balancer has other limits", limits);
         say(&mut sentences, "the balancer has other time-outs", old.timeouts != new.timeouts);
     }
     if let (Some(old), Some(new)) = (&old.web, &new.web) {
@@ -124,6 +126,7 @@ fn pool(who: &str, old: &Pool, new: &Pool) -> Vec<String> {
     say(&mut sentences, &format!("{who} checks its servers in another way"), old.check != new.check);
     let trust = |pool: &Pool| (pool.eject, pool.slow_start_ms);
     say(&mut sentences, &format!("{who} trusts its servers in another way"), trust(old) != trust(new));
+    say(&mut sentences, &format!("{who} has another queue"), old.queue != new.queue);
     sentences
 }
 

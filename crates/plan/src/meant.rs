@@ -5,6 +5,7 @@
 
 mod balancer;
 mod check;
+mod limit;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use balancer::*;
 pub use check::*;
+pub use limit::*;
 
 /// The shape of this structure on disk and on the wire. A reader refuses a format it does not know.
 pub const FORMAT: u32 = 1;
@@ -148,6 +150,9 @@ pub struct Target {
     pub weight: u32,
     /// Used only when no server without this mark is healthy.
     pub backup: bool,
+    /// Requests that it may have under way at one time from one balancer.
+    #[serde(default)]
+    pub max_connections: Option<u32>,
 }
 
 /// How long each step of a request may take.

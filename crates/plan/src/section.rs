@@ -16,6 +16,7 @@ pub(crate) mod tls;
 
 // What several sections share.
 pub(crate) mod health;
+pub(crate) mod limit;
 pub(crate) mod patience;
 pub(crate) mod pool;
 pub(crate) mod target;

@@ -130,6 +130,7 @@ pub(crate) fn targets(servers: &[Server], role: Role) -> Vec<Target> {
             machine: Some(server.machine.clone()),
             weight: 1,
             backup: false,
+            max_connections: None,
         })
     };
     servers.iter().filter(|server| server.role == role).filter_map(target).collect()

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::least_time::PeakTime;
+use crate::queue::Queue;
 
 /// One server's. Aligned, so that threads that use different servers do not disturb each other.
 #[derive(Debug, Default)]
@@ -17,21 +18,25 @@ impl Load {
         self.outstanding.load(Ordering::SeqCst)
     }
 
-    /// One more request, unless there are `limit` already.
-    pub fn take(&self, limit: u32) -> Option<Slot<'_>> {
+    /// One more request, unless there are `limit` already. `queue` is told when it ends.
+    pub fn take<'a>(&'a self, limit: u32, queue: &'a Queue) -> Option<Slot<'a>> {
         let before = self.outstanding.fetch_add(1, Ordering::SeqCst);
-        let slot = Slot(self);
+        let slot = Slot { load: self, queue };
         (before < limit).then_some(slot)
     }
 }
 
 /// One request under way. It ends when this is dropped, however the request ended.
 #[derive(Debug)]
-pub struct Slot<'a>(&'a Load);
+pub struct Slot<'a> {
+    load: &'a Load,
+    queue: &'a Queue,
+}
 
 impl Drop for Slot<'_> {
     fn drop(&mut self) {
-        self.0.outstanding.fetch_sub(1, Ordering::SeqCst);
+        self.load.outstanding.fetch_sub(1, Ordering::SeqCst);
+        self.queue.free();
     }
 }
 
@@ -42,10 +47,11 @@ mod tests {
     #[test]
     fn no_more_than_the_limit() {
         let load = Load::default();
-        let one = load.take(1).unwrap();
-        assert!(load.take(1).is_none());
+        let queue = Queue::new(0, std::time::Duration::ZERO);
+        let one = load.take(1, &queue).unwrap();
+        assert!(load.take(1, &queue).is_none());
         assert_eq!(load.outstanding(), 1);
         drop(one);
-        assert!(load.take(1).is_some());
+        assert!(load.take(1, &queue).is_some());
     }
 }

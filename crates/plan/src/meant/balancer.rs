@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Check, Eject, Target, Timeouts};
+use super::{Check, Eject, Limits, Queue, RateLimit, Target, Timeouts};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Balancer {
@@ -12,6 +12,10 @@ pub struct Balancer {
     pub timeouts: Timeouts,
     /// Whether clients see the `Via` of the answer: on `up` only.
     pub shows_via: bool,
+    #[serde(default)]
+    pub limits: Limits,
+    #[serde(default)]
+    pub rate_limit: Option<RateLimit>,
 }
 
 /// Servers that do the same, and how one of them is chosen for a request.
@@ -33,6 +37,8 @@ pub struct Pool {
     /// How long the traffic of a server that came up grows until it is all of its part. 0: it is at once.
     #[serde(default)]
     pub slow_start_ms: u64,
+    #[serde(default)]
+    pub queue: Queue,
 }
 
 /// How the next server is chosen.

@@ -3,7 +3,8 @@
 
 use std::ops::Range;
 
-use crate::meant::{Balancer, Place, Target};
+use crate::meant::{Balancer, Limits, Place, RateLimit, Target};
+use crate::section::limit::{limits, rate_limit};
 use crate::section::patience::{BALANCER_IDLE_MS, TimeoutKeys};
 use crate::section::pool::PoolKeys;
 use crate::typed::{On, Table, Written};
@@ -16,6 +17,8 @@ pub(crate) struct BalancerSection {
     pub(crate) port: Option<Written<u16>>,
     pub(crate) pool: PoolKeys,
     timeouts: TimeoutKeys,
+    limits: Limits,
+    rate_limit: Option<RateLimit>,
 }
 
 impl BalancerSection {
@@ -26,6 +29,8 @@ impl BalancerSection {
             port: table.port("port"),
             pool: PoolKeys::read(&mut table, "balancer"),
             timeouts: TimeoutKeys::read(&mut table, "[balancer.timeouts]"),
+            limits: limits(&mut table),
+            rate_limit: rate_limit(&mut table),
         };
         section.pool.means_servers = table.means("servers");
         table.close();
@@ -38,6 +43,8 @@ impl BalancerSection {
             pool: self.pool.mean("", own),
             timeouts: self.timeouts.mean(BALANCER_IDLE_MS),
             shows_via: matches!(place, Place::Up { .. }),
+            limits: self.limits,
+            rate_limit: self.rate_limit,
         }
     }
 }

@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 
-use crate::meant::{Algorithm, Mode, Pool, Sticky, Target};
+use crate::meant::{Algorithm, Mode, Pool, Queue, Sticky, Target};
 use crate::mistake::{Mistake, Notes};
 use crate::section::health::{CheckKeys, EjectKeys};
+use crate::section::limit::{CONNECTIONS_MAX, queue, small};
 use crate::section::target::{self, TargetEntry};
 use crate::typed::{Item, Table, Written, or};
 
@@ -26,6 +27,8 @@ pub(crate) struct PoolKeys {
     check: CheckKeys,
     eject: EjectKeys,
     slow_start_ms: Option<Written<u64>>,
+    max_connections: Option<u32>,
+    queue: Queue,
 }
 
 impl PoolKeys {
@@ -43,6 +46,8 @@ impl PoolKeys {
             check: CheckKeys::read(table, &format!("[{title}.check]")),
             eject: EjectKeys::read(table, &format!("[{title}.eject]")),
             slow_start_ms: table.duration_ms("slow-start", 0, SLOW_START_MS_MAX),
+            max_connections: table.number("max-connections", 1, CONNECTIONS_MAX).and_then(small),
+            queue: queue(table, title),
         };
         keys.note_hash(table.notes, &table.span);
         keys
@@ -77,6 +82,10 @@ impl PoolKeys {
     pub(crate) fn mean(&self, name: &str, own: Vec<Target>) -> Pool {
         let written = self.servers.as_ref();
         let hash_by = self.hash_header.as_ref().or(self.hash_cookie.as_ref());
+        let mut servers = written.map_or(own, |servers| target::mean(&servers.value));
+        for server in &mut servers {
+            server.max_connections = server.max_connections.or(self.max_connections);
+        }
         Pool {
             name: name.to_owned(),
             algorithm: or(&self.algorithm, Algorithm::RoundRobin),
@@ -86,7 +95,8 @@ impl PoolKeys {
             check: self.check.mean(written.is_none()),
             eject: self.eject.mean(),
             slow_start_ms: or(&self.slow_start_ms, 0),
-            servers: written.map_or(own, |servers| target::mean(&servers.value)),
+            queue: self.queue,
+            servers,
         }
     }
 }

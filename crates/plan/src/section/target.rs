@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use crate::meant::Target;
 use crate::mistake::Mistake;
+use crate::section::limit::{CONNECTIONS_MAX, small};
 use crate::typed::{Item, Written, or};
 
 const WEIGHT_MAX: u64 = 256;
@@ -16,6 +17,7 @@ pub(crate) struct TargetEntry {
     name: Option<Written<String>>,
     weight: Option<Written<u64>>,
     backup: Option<Written<bool>>,
+    max_connections: Option<u32>,
 }
 
 /// Reads a list of servers, which must hold at least one.
@@ -34,7 +36,13 @@ pub(crate) fn read(item: &Item<'_>) -> Written<Vec<TargetEntry>> {
 
 fn entry(item: &Item<'_>) -> Option<TargetEntry> {
     if item.value.is_str() {
-        return Some(TargetEntry { address: item.socket()?, name: None, weight: None, backup: None });
+        return Some(TargetEntry {
+            address: item.socket()?,
+            name: None,
+            weight: None,
+            backup: None,
+            max_connections: None,
+        });
     }
     if !item.value.is_table() {
         let hint = "for example \"10.0.0.1:80\" or { address = \"10.0.0.1:80\", weight = 2 }";
@@ -50,9 +58,10 @@ fn entry(item: &Item<'_>) -> Option<TargetEntry> {
     let name = table.text("name");
     let weight = table.number("weight", 0, WEIGHT_MAX);
     let backup = table.get("backup").and_then(|item| item.boolean());
+    let max_connections = table.number("max-connections", 1, CONNECTIONS_MAX).and_then(small);
     table.require("address", "where it answers: `address = \"10.0.0.1:80\"`");
     table.close();
-    Some(TargetEntry { address: address?, name, weight, backup })
+    Some(TargetEntry { address: address?, name, weight, backup, max_connections })
 }
 
 fn note_twins(entries: &[TargetEntry], item: &Item<'_>) {
@@ -78,6 +87,7 @@ pub(crate) fn mean(entries: &[TargetEntry]) -> Vec<Target> {
         machine: None,
         weight: u32::try_from(or(&entry.weight, 1)).unwrap_or(1),
         backup: or(&entry.backup, false),
+        max_connections: entry.max_connections,
     };
     entries.iter().map(target).collect()
 }

@@ -8,7 +8,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::similar::did_you_mean;
 use super::table::Table;
-use super::unit::{duration_ms, duration_text};
+use super::unit::{bytes, bytes_text, duration_ms, duration_text};
 use super::{Written, kind};
 use crate::address;
 use crate::meant::Value;
@@ -94,6 +94,31 @@ impl<'a> Item<'a> {
             None => {
                 let message = format!("`{}` must be a duration, but this is {text:?}", self.name);
                 self.note(message, Some("a whole number and its unit: \"500ms\", \"2s\", \"1m\", \"1h\""));
+                None
+            }
+        }
+    }
+
+    /// A size in bytes.
+    pub(crate) fn bytes(&self, low: u64, high: u64) -> Option<Written<u64>> {
+        let Some(text) = self.value.as_str() else {
+            return self.wrong_kind("a size in quotes", &format!("{} = \"10MiB\"", self.name));
+        };
+        match bytes(text) {
+            Some(size) if (low..=high).contains(&size) => self.written(size),
+            Some(_) => {
+                self.note(
+                    format!("`{}` must be from {} to {}", self.name, bytes_text(low), bytes_text(high)),
+                    None,
+                );
+                None
+            }
+            None => {
+                let message = format!("`{}` must be a size, but this is {text:?}", self.name);
+                self.note(
+                    message,
+                    Some("a whole number and its unit: \"512B\", \"64KiB\", \"10MiB\", \"1GB\""),
+                );
                 None
             }
         }

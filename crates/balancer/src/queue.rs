@@ -1,0 +1,125 @@
+//! Where requests wait while every server has as many as it may: for a short time, in order, and only so many.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+/// See the head of this file. Shared by all threads.
+#[derive(Debug)]
+pub struct Queue {
+    length: u32,
+    patience: Duration,
+    waiting: AtomicU32,
+    freed: Notify,
+}
+
+/// Why a request did not get its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turned {
+    /// So many wait already that it did not even begin to.
+    Full,
+    /// Its time was over.
+    Late,
+}
+
+impl Queue {
+    pub fn new(length: u32, patience: Duration) -> Self {
+        Self { length, patience, waiting: AtomicU32::new(0), freed: Notify::new() }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.waiting.load(Ordering::SeqCst) == 0
+    }
+
+    /// Something may be free: the first that waits tries again.
+    pub fn free(&self) {
+        if !self.is_empty() {
+            self.freed.notify_one();
+        }
+    }
+
+    /// Things have changed: all try again.
+    pub fn look_again(&self) {
+        self.freed.notify_waiters();
+    }
+
+    /// Waits until `attempt` gives something. Whoever comes while others wait does not try before them.
+    pub async fn wait<T>(&self, mut attempt: impl FnMut() -> Option<T>) -> Result<T, Turned> {
+        let before = self.waiting.fetch_add(1, Ordering::SeqCst);
+        let _place = Place(self);
+        if before >= self.length {
+            return Err(Turned::Full);
+        }
+        let mut is_first = before == 0;
+        let until_turn = async {
+            loop {
+                let freed = self.freed.notified();
+                tokio::pin!(freed);
+                // Registered before the attempt, so that what is freed in between is not missed.
+                freed.as_mut().enable();
+                if is_first && let Some(got) = attempt() {
+                    return got;
+                }
+                freed.await;
+                is_first = true;
+            }
+        };
+        tokio::time::timeout(self.patience, until_turn).await.map_err(|_| Turned::Late)
+    }
+}
+
+/// One that waits; it leaves however it ends.
+struct Place<'a>(&'a Queue);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    fn run<T>(future: impl Future<Output = T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.unwrap().block_on(future)
+    }
+
+    #[test]
+    fn one_after_the_other_in_order() {
+        run(async {
+            let (queue, free) = (Queue::new(9, Duration::from_millis(100)), Cell::new(0u32));
+            let order = std::cell::RefCell::new(Vec::new());
+            let client = |name: u32| {
+                let (queue, free, order) = (&queue, &free, &order);
+                async move {
+                    let taken = queue.wait(|| free.get().checked_sub(1).map(|left| free.set(left))).await;
+                    order.borrow_mut().push((name, taken));
+                }
+            };
+            let frees = async {
+                for _ in 0..3 {
+                    tokio::task::yield_now().await;
+                    free.set(free.get() + 1);
+                    queue.free();
+                }
+            };
+            tokio::join!(client(1), client(2), client(3), client(4), frees);
+            let order = order.into_inner();
+            assert_eq!(order, [(1, Ok(())), (2, Ok(())), (3, Ok(())), (4, Err(Turned::Late))]);
+            assert!(queue.is_empty());
+        });
+    }
+
+    #[test]
+    fn a_full_queue_takes_nobody() {
+        run(async {
+            let queue = Queue::new(1, Duration::from_millis(100));
+            let (first, second) = tokio::join!(queue.wait(|| None::<()>), queue.wait(|| None::<()>));
+            assert_eq!((first, second), (Err(Turned::Late), Err(Turned::Full)));
+        });
+    }
+}
