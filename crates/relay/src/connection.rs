@@ -118,7 +118,7 @@ async fn answer<H: Handler>(
         let _ = exchange.reply(500, &[], b"").await;
     }
     let (outcome, goes_on, lingers) = exchange.finish(result.is_ok());
-    if outcome.cause.is_none_or(|cause| cause != Cause::Client) && lingers {
+    if lingers {
         linger(thread, client).await;
     }
     thread.counts().answers[usize::from(outcome.status / 100).min(5)].add(1);
@@ -145,6 +145,9 @@ async fn read_head(thread: &Thread, client: &mut Client, head: &mut RequestHead)
                 thread.counts().bytes_in.add(end as u64);
                 buffer.consume(end);
                 return Ok(body);
+            }
+            Found::Partial if scan.is_hopeless(buffer.data()) => {
+                return Err(NoHead::Refused(Refusal::Malformed));
             }
             Found::Partial => {}
             Found::BareLineFeed => return Err(NoHead::Refused(Refusal::BareLineFeed)),

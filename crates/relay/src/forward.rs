@@ -133,10 +133,11 @@ impl Exchange<'_> {
     }
 
     /// After a failed attempt: what is left in the buffer is again what the client sent and nobody has taken.
-    fn take_back(&mut self, request: Pump, before: usize) {
+    fn take_back(&mut self, mut request: Pump, before: usize) {
         if request.moved == 0 {
-            // Nothing was sent: the request is as it was.
-            let ours = self.client.buffer.len().saturating_sub(before);
+            // Nothing was sent: the request is as it was, but for trailers that it has lost.
+            let lost = request.give_up(&mut self.client.buffer);
+            let ours = self.client.buffer.len().saturating_sub(before - lost);
             self.client.buffer.consume(ours);
         } else {
             self.client.buffer.consume(request.taken());
@@ -284,6 +285,10 @@ impl Exchange<'_> {
         self.outcome.bytes_out += back.moved;
         self.thread.counts().bytes_in.add(request.moved);
         self.thread.counts().bytes_out.add(back.moved);
+        if result.is_err() && back.moved == 0 {
+            // The client has seen none of it, so that it can still be told what is wrong.
+            self.answer = Answer::None;
+        }
         result?;
         self.answer = Answer::Complete;
         // Only a connection on which nothing can be left over serves another request.
@@ -316,7 +321,10 @@ impl Exchange<'_> {
             match moved {
                 Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
                 Poll::Ready(Err(Broken::Sink(_))) => return Poll::Ready(Err(ForwardError::ClientGone)),
-                Poll::Ready(Err(_)) => return Poll::Ready(Err(ForwardError::Truncated)),
+                Poll::Ready(Err(Broken::Source)) => return Poll::Ready(Err(ForwardError::Truncated)),
+                Poll::Ready(Err(Broken::Chunk(error))) => {
+                    return Poll::Ready(Err(ForwardError::BadResponse(error.to_string())));
+                }
                 Poll::Pending => {}
             }
             match client.deadline.check(context) {

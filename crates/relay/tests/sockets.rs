@@ -1,6 +1,7 @@
 //! The engine over real sockets: a client, a relay and an origin, each doing what they should not.
 #![allow(clippy::unwrap_used)] // what a test lacks may end it
 
+#[allow(dead_code)] // other tests use more of it
 #[path = "sockets/stage.rs"]
 mod stage;
 

@@ -36,7 +36,12 @@ enum At {
         size: u64,
         length: usize,
     },
-    /// After the size, until CR.
+    /// After blanks that follow the size: a semicolon or the end of the line must come.
+    Blank {
+        size: u64,
+        length: usize,
+    },
+    /// After a semicolon, until CR.
     Extension {
         size: u64,
         length: usize,
@@ -105,9 +110,10 @@ impl Chunked {
         self.at = match (&self.at, byte) {
             (At::Size { length: 0, .. }, b'\r' | b';' | b' ' | b'\t') => return Err(ChunkError::Size),
             (At::Size { size, .. }, b'\r') => At::SizeEnd { size: *size },
-            (At::Size { size, length }, b';' | b' ' | b'\t') => {
+            (At::Size { size, length }, b';') | (At::Blank { size, length }, b';') => {
                 At::Extension { size: *size, length: length + 1 }
             }
+            (At::Size { size, length }, b' ' | b'\t') => At::Blank { size: *size, length: length + 1 },
             (At::Size { size, length }, _) => {
                 let digit = (byte as char).to_digit(16).ok_or(ChunkError::Size)?;
                 if *length >= 15 {
@@ -115,7 +121,11 @@ impl Chunked {
                 }
                 At::Size { size: size << 4 | u64::from(digit), length: length + 1 }
             }
-            (At::Extension { size, .. }, b'\r') => At::SizeEnd { size: *size },
+            (At::Blank { size, .. } | At::Extension { size, .. }, b'\r') => At::SizeEnd { size: *size },
+            (At::Blank { size, length }, b' ' | b'\t') if *length < CHUNK_LINE_BYTES => {
+                At::Blank { size: *size, length: length + 1 }
+            }
+            (At::Blank { .. }, _) => return Err(ChunkError::Extension),
             (At::Extension { size, length }, _) => {
                 let allowed = byte == b'\t' || (byte >= b' ' && byte != 0x7f);
                 if !allowed || *length >= CHUNK_LINE_BYTES {
@@ -139,8 +149,8 @@ impl Chunked {
         let Some(length) = section_end(bytes)? else {
             return if bytes.len() > TRAILER_BYTES { Err(ChunkError::Trailer) } else { Ok(Step::default()) };
         };
-        self.at = At::Done;
         let kept = if length == 2 { 2 } else { keep_allowed(&mut bytes[..length])? };
+        self.at = At::Done;
         Ok(if self.marks { Step { pass: kept, skip: length - kept } } else { Step { pass: 0, skip: length } })
     }
 }
@@ -195,11 +205,39 @@ fn keep_allowed(section: &mut [u8]) -> Result<usize, ChunkError> {
     Ok(kept + 2)
 }
 
-/// Fields of framing, routing, trust and of this hop are not merged from a trailer section.
+/// Fields of framing, routing, trust, content and of this hop are not merged from a trailer section. An
+/// underscore counts as a hyphen, as in a head.
 fn is_allowed(name: &[u8]) -> bool {
-    const REFUSED: [&str; 6] =
-        ["trailer", "authorization", "cookie", "set-cookie", "content-encoding", "content-range"];
-    Known::of(name) == Known::Other
-        && !REFUSED.iter().any(|refused| name.eq_ignore_ascii_case(refused.as_bytes()))
-        && !name.get(..12).is_some_and(|start| start.eq_ignore_ascii_case(b"x-forwarded-"))
+    const REFUSED: [&str; 24] = [
+        "trailer",
+        "authorization",
+        "proxy-authorization",
+        "www-authenticate",
+        "proxy-authenticate",
+        "cookie",
+        "set-cookie",
+        "content-encoding",
+        "content-range",
+        "content-type",
+        "cache-control",
+        "pragma",
+        "age",
+        "expires",
+        "location",
+        "retry-after",
+        "vary",
+        "range",
+        "max-forwards",
+        "forwarded",
+        "x-real-ip",
+        "x-request-id",
+        "x-http-method-override",
+        "x-original-url",
+    ];
+    const REFUSED_KINDS: [&str; 2] = ["x-forwarded-", "if-"];
+    let mut name = name.to_ascii_lowercase();
+    name.iter_mut().filter(|byte| **byte == b'_').for_each(|byte| *byte = b'-');
+    Known::of(&name) == Known::Other
+        && !REFUSED.iter().any(|refused| name == refused.as_bytes())
+        && !REFUSED_KINDS.iter().any(|kind| name.starts_with(kind.as_bytes()))
 }

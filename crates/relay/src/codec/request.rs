@@ -28,12 +28,14 @@ pub enum Refusal {
     ContentLength,
     #[error("both Content-Length and Transfer-Encoding")]
     BothFramings,
-    #[error("Transfer-Encoding does not end with one chunked, or comes with HTTP/1.0")]
+    #[error("Transfer-Encoding is repeated, does not end with one chunked, or comes with HTTP/1.0")]
     TransferEncoding,
     #[error("a transfer coding other than chunked")]
     TransferCoding,
     #[error("the method is CONNECT")]
     Connect,
+    #[error("the method is TRACE")]
+    Trace,
 }
 
 impl Refusal {
@@ -42,7 +44,7 @@ impl Refusal {
             Refusal::TargetTooLong => 414,
             Refusal::HeadTooLong => 431,
             Refusal::Version => 505,
-            Refusal::TransferCoding | Refusal::Connect => 501,
+            Refusal::TransferCoding | Refusal::Connect | Refusal::Trace => 501,
             _ => 400,
         }
     }
@@ -104,14 +106,21 @@ impl RequestHead {
                 self.target = whole.start + path.start..whole.end;
                 if self.fields.bytes()[self.target.clone()].first() != Some(&b'/') {
                     let rest = self.fields.bytes()[self.target.clone()].to_vec();
-                    let start = self.fields.append(b"/").start;
+                    // A server as a whole is asked for in this form (RFC 9112 section 3.2.4).
+                    let whole = method == "OPTIONS" && rest.is_empty();
+                    let start = self.fields.append(if whole { b"*" } else { b"/" }).start;
                     self.target = start..self.fields.append(&rest).end;
                 }
             }
             Target::Asterisk | Target::Authority if method != "CONNECT" => return Err(Refusal::Target),
             _ => return Err(Refusal::Connect),
         }
-        if method == "CONNECT" { Err(Refusal::Connect) } else { Ok(()) }
+        match method {
+            "CONNECT" => Err(Refusal::Connect),
+            // It would show to the client what we tell the servers behind us (RFC 9110 section 9.3.8).
+            "TRACE" => Err(Refusal::Trace),
+            _ => Ok(()),
+        }
     }
 
     /// One Host field in HTTP/1.1, at most one in 1.0, and a valid one (RFC 9112 section 3.2).
@@ -154,19 +163,22 @@ impl RequestHead {
         self.transfer_coding()
     }
 
-    /// `chunked`, once and last, and nothing else that we would have to decode.
+    /// `chunked`, once and last, and nothing else that we would have to decode. In one field: a server that
+    /// looks at the first of several, or at the last, would see another framing.
     fn transfer_coding(&self) -> Result<Body, Refusal> {
-        let is_chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
-        let codings = || self.fields.known(Known::TransferEncoding).flat_map(tokens);
-        let ends_chunked = codings().last().is_some_and(is_chunked);
-        let times = codings().filter(|coding| is_chunked(coding)).count();
-        if self.minor == 0 || times != 1 || !ends_chunked {
+        let mut values = self.fields.known(Known::TransferEncoding);
+        let (Some(value), None) = (values.next(), values.next()) else {
             return Err(Refusal::TransferEncoding);
+        };
+        if value.eq_ignore_ascii_case(b"chunked") && self.minor == 1 {
+            return Ok(Body::Chunked(Chunked::with_marks()));
         }
-        if codings().count() > 1 {
-            return Err(Refusal::TransferCoding);
-        }
-        Ok(Body::Chunked(Chunked::with_marks()))
+        let is_chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
+        let ends_chunked = tokens(value).last().is_some_and(is_chunked);
+        let times = tokens(value).filter(|coding| is_chunked(coding)).count();
+        let others = tokens(value).count() > 1;
+        let plain = self.minor == 1 && times == 1 && ends_chunked && others;
+        Err(if plain { Refusal::TransferCoding } else { Refusal::TransferEncoding })
     }
 
     pub fn method(&self) -> &str {

@@ -2,7 +2,7 @@
 
 use super::body::Body;
 use super::chunked::Chunked;
-use super::fields::{Fields, Known, tokens, unparsed};
+use super::fields::{Fields, Known, unparsed};
 use super::request::plain_number;
 
 /// Why an answer cannot be passed on.
@@ -62,23 +62,23 @@ impl ResponseHead {
             (Some(text), None) => Some(plain_number(text).ok_or(BadResponse::Framing)?),
             _ => return Err(BadResponse::Framing),
         };
-        let coded = self.fields.known(Known::TransferEncoding).next().is_some();
+        let mut codings = self.fields.known(Known::TransferEncoding);
+        let coded = match (codings.next(), codings.next()) {
+            (None, _) => false,
+            (Some(coding), None) if coding.eq_ignore_ascii_case(b"chunked") => true,
+            _ => return Err(BadResponse::Framing),
+        };
         if coded && (length.is_some() || self.minor == 0) {
             return Err(BadResponse::Framing);
         }
-        if to_head || self.is_interim() || matches!(self.status, 204 | 304) {
+        if to_head || self.status < 200 || matches!(self.status, 204 | 304) {
             return Ok(Body::NONE);
         }
-        if !coded {
-            return Ok(length.map_or(Body::UntilClose, Body::Length));
-        }
-        let mut codings = self.fields.known(Known::TransferEncoding).flat_map(tokens);
-        match (codings.next(), codings.next()) {
-            (Some(coding), None) if coding.eq_ignore_ascii_case(b"chunked") => {
-                Ok(Body::Chunked(Chunked::with_marks()))
-            }
-            _ => Err(BadResponse::Framing),
-        }
+        Ok(match (coded, length) {
+            (true, _) => Body::Chunked(Chunked::with_marks()),
+            (false, Some(length)) => Body::Length(length),
+            (false, None) => Body::UntilClose,
+        })
     }
 
     pub fn status(&self) -> u16 {

@@ -67,6 +67,18 @@ impl Scan {
         bytes[self.begin.min(bytes.len())..].iter().all(|byte| *byte == b'\r')
     }
 
+    /// Whether what came so far can never become a head: it does not begin with a method, or its first line names
+    /// no version (HTTP/0.9, or another protocol). Its sender waits for an answer and would send nothing more.
+    pub fn is_hopeless(&self, bytes: &[u8]) -> bool {
+        let rest = &bytes[self.begin.min(bytes.len())..];
+        let begins = rest.first().is_none_or(|byte| *byte == b'\r' || byte.is_ascii_graphic());
+        let names_version = || {
+            let line = &rest[..memchr::memchr(b'\n', rest).unwrap_or(rest.len())];
+            memchr::memmem::find(line, b" HTTP/").is_some()
+        };
+        !begins || self.first_line && !names_version()
+    }
+
     fn complete(&self, end: usize) -> Found {
         if end - self.begin > limits::HEAD_BYTES {
             return Found::HeadTooLong;
@@ -98,6 +110,21 @@ mod tests {
         assert_eq!(scan(b"GET / HTTP/1.1\nA: b\r\n"), Found::BareLineFeed);
         assert_eq!(scan(b"\r\n\r\n\r\n"), Found::BareLineFeed);
         assert_eq!(scan(b"\n"), Found::BareLineFeed);
+    }
+
+    #[test]
+    fn tells_what_can_never_be_a_head() {
+        let hopeless = |bytes: &[u8]| {
+            let mut scan = Scan::default();
+            assert_eq!(scan.advance(bytes), Found::Partial);
+            scan.is_hopeless(bytes)
+        };
+        for bytes in ["", "\r", "G", "GET / HT", "GET / HTTP/1.1\r\nA", "\r\n\r\nGET"] {
+            assert!(!hopeless(bytes.as_bytes()), "{bytes:?}");
+        }
+        for bytes in ["\x16\x03\x01", " GET", "GET /\r\n", "\r\n\0"] {
+            assert!(hopeless(bytes.as_bytes()), "{bytes:?}");
+        }
     }
 
     #[test]

@@ -52,6 +52,15 @@ impl Pump {
         self.pass + self.skip
     }
 
+    /// Takes out of the buffer what was to be left out, so that what stays can be looked at again from the
+    /// start. Says how many bytes that were.
+    pub(super) fn give_up(&mut self, buffer: &mut Buffer) -> usize {
+        let lost = std::mem::take(&mut self.skip);
+        buffer.data_mut().copy_within(..self.pass, lost);
+        buffer.consume(lost);
+        lost
+    }
+
     /// Sends `head` first, in one write with the beginning of the body if it fits before it.
     pub(super) fn prepend(&mut self, buffer: &mut Buffer, head: &[u8]) {
         if buffer.prepend(head) {

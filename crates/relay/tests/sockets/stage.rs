@@ -47,7 +47,14 @@ impl Origin {
     pub fn start(
         script: impl Fn(&mut TcpStream, &mut Seen) -> io::Result<()> + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_at("127.0.0.1:0", script)
+    }
+
+    pub fn start_at(
+        address: &str,
+        script: impl Fn(&mut TcpStream, &mut Seen) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::new(State::default());
         let (script, shared) = (Arc::new(script), Arc::clone(&state));
@@ -140,6 +147,17 @@ impl Handler for InOrder {
     }
 }
 
+fn timeouts() -> plan::Timeouts {
+    plan::Timeouts {
+        header_ms: 500,
+        idle_ms: 5_000,
+        connect_ms: 1_000,
+        first_byte_ms: 5_000,
+        body_ms: 5_000,
+        tunnel_ms: 5_000,
+    }
+}
+
 impl Relay {
     pub fn to(origin: &Origin) -> Self {
         Self::start(origin, |_| {})
@@ -147,34 +165,24 @@ impl Relay {
 
     /// With other time-outs than a second or two.
     pub fn start(origin: &Origin, change: impl Fn(&mut plan::Timeouts)) -> Self {
-        let mut timeouts = plan::Timeouts {
-            header_ms: 500,
-            idle_ms: 5_000,
-            connect_ms: 1_000,
-            first_byte_ms: 5_000,
-            body_ms: 5_000,
-            tunnel_ms: 5_000,
-        };
+        let mut timeouts = timeouts();
         change(&mut timeouts);
-        Self::with(vec![origin.address], timeouts)
+        Self::with("127.0.0.1:0", vec![origin.address], timeouts)
     }
 
     /// The first target refuses connections.
     pub fn to_first_refusing(origin: &Origin) -> Self {
         let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let timeouts = plan::Timeouts {
-            header_ms: 500,
-            idle_ms: 5_000,
-            connect_ms: 1_000,
-            first_byte_ms: 5_000,
-            body_ms: 5_000,
-            tunnel_ms: 5_000,
-        };
-        Self::with(vec![gone, origin.address], timeouts)
+        Self::with("127.0.0.1:0", vec![gone, origin.address], timeouts())
     }
 
-    fn with(targets: Vec<SocketAddr>, timeouts: plan::Timeouts) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    /// Listens at another address than that of most scenes.
+    pub fn at(address: &str, origin: &Origin) -> Self {
+        Self::with(address, vec![origin.address], timeouts())
+    }
+
+    fn with(address: &str, targets: Vec<SocketAddr>, timeouts: plan::Timeouts) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let stop = Stop::default();
         let handler = move |_| InOrder(targets.clone());
@@ -226,6 +234,10 @@ impl Client {
         let _ = self.stream.write_all(text.as_bytes());
     }
 
+    pub fn send_bytes(&mut self, bytes: &[u8]) {
+        let _ = self.stream.write_all(bytes);
+    }
+
     pub fn head(&mut self) -> String {
         read_head(&mut self.stream).expect("a head")
     }
@@ -250,6 +262,18 @@ impl Client {
         let count = self.stream.read(block).unwrap();
         assert!(count > 0, "the connection ended");
         count
+    }
+
+    /// All until the end, whatever bytes and however the connection ends.
+    pub fn rest_lossy(&mut self) -> String {
+        let (mut bytes, mut block) = (Vec::new(), [0; 4096]);
+        while let Ok(count) = self.stream.read(&mut block) {
+            if count == 0 {
+                break;
+            }
+            bytes.extend_from_slice(&block[..count]);
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     /// All until the end.
