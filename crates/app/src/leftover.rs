@@ -1,8 +1,8 @@
-//! Processes of an app server that was killed.
+//! Processes that workers left: children that began a session of their own, and those of a killed app server.
 //!
-//! The kernel ends the workers themselves with their app server, but not the children of a worker. The next
-//! app server in the same folder finds those by the mark in their environment and ends them, before it starts
-//! workers of its own that would compete with them.
+//! The kernel ends the workers themselves with their app server, but not the children of a worker. An app server
+//! finds those by the mark in their environment and ends them, when it begins, before it starts workers of its
+//! own that would compete with them, and when it ends.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;

@@ -23,6 +23,7 @@ mod summary;
 mod worker;
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -91,7 +92,7 @@ pub fn run(mut start: Start) -> Result<(), Error> {
     let front = move |_thread| Front { board: board.clone(), via: via.clone() };
     let serving = relay::serve(listeners, settings, stop.clone(), front)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
-    runtime.block_on(Supervisor { site, serving, stop, line: start.line }.run())
+    runtime.block_on(Supervisor { site, serving, stop, line: start.line, folder: start.folder }.run())
 }
 
 fn site(start: &Start, app: plan::App, board: Board) -> Result<Site, Error> {
@@ -116,6 +117,7 @@ struct Supervisor {
     serving: Serving,
     stop: Stop,
     line: Line,
+    folder: PathBuf,
 }
 
 impl Supervisor {
@@ -180,6 +182,11 @@ impl Supervisor {
             tracing::debug!("some connections were still open at the end");
         }
         self.site.board.clear();
+        // Children that left the group of their worker.
+        let left = leftover::end(&self.folder);
+        if left > 0 {
+            tracing::warn!("ended {left} processes that the workers had left");
+        }
         Ok(())
     }
 }

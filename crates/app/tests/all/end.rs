@@ -102,3 +102,27 @@ fn a_killed_app_server_leaves_no_worker_and_the_next_ends_their_children() {
     assert!(!lives(child), "after {:?}", begin.elapsed());
     next.stop();
 }
+
+#[test]
+fn a_child_that_left_its_group_is_ended_too() {
+    let site = Site::new(47, &python("parent.py"));
+    site.script(
+        "parent.py",
+        "import os, subprocess\n\
+         child = subprocess.Popen(['sleep', '1000'], start_new_session=True)\n\
+         open(f'child.{os.getpid()}', 'w').write(str(child.pid))\n\
+         os.execvp('python3', ['python3', 'worker.py'])\n",
+    );
+    let server = site.start();
+    server.says("2 of 2 workers ready");
+    let children: Vec<u32> = (0..2)
+        .map(|_| {
+            let worker = server.get("/").body;
+            std::fs::read_to_string(site.files().join(format!("child.{worker}"))).unwrap().parse().unwrap()
+        })
+        .collect();
+    assert!(children.iter().all(|pid| lives(*pid)));
+    server.order_stop(Duration::from_secs(5));
+    server.wait();
+    assert!(!children.iter().any(|pid| lives(*pid)));
+}
