@@ -22,6 +22,7 @@ pub use account::Account;
 pub use folder::MachineFolder;
 pub use home::{Home, OpenError};
 pub use release::beside_binary;
+pub use secret_store::variables as secret_variables;
 
 use std::fs::{File, Permissions};
 use std::io;

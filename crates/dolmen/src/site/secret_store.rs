@@ -36,15 +36,29 @@ pub fn make(root: &Path, home: &Path, plan: &Plan) -> Result<(), StateError> {
         }
     }
     secrets.retain(|name, _| GENERATED.contains(&name.as_str()));
-    let environment = plan.app.iter().flat_map(|app| &app.environment);
-    let environment = environment.map(|(name, value)| (format!("environment.{name}"), value));
-    let url = plan.database.iter().filter_map(|database| database.url.as_ref());
-    for (name, value) in environment.chain(url.map(|url| ("database-url".to_owned(), url))) {
+    for (name, value) in values(plan) {
         if let Some(secret) = outside(&name, value, home)? {
             secrets.insert(name, secret);
         }
     }
     Ok(disk::replace_json(&root.join(FILE), &secrets, Access::Owner)?)
+}
+
+/// All values of the plan that may come from elsewhere, by the name of the secret.
+fn values(plan: &Plan) -> impl Iterator<Item = (String, &Value)> {
+    let environment = plan.app.iter().flat_map(|app| &app.environment);
+    let environment = environment.map(|(name, value)| (format!("environment.{name}"), value));
+    let url = plan.database.iter().filter_map(|database| database.url.as_ref());
+    environment.chain(url.map(|url| ("database-url".to_owned(), url)))
+}
+
+/// The environment variables that secrets are read from.
+pub fn variables(plan: &Plan) -> Vec<String> {
+    let variable = |(_, value): (String, &Value)| match value {
+        Value::Env(name) => Some(name.clone()),
+        Value::Plain(_) | Value::File(_) => None,
+    };
+    values(plan).filter_map(variable).collect()
 }
 
 fn outside(name: &str, value: &Value, home: &Path) -> Result<Option<Secret>, StateError> {

@@ -12,7 +12,7 @@ use plan::Plan;
 use tokio::sync::mpsc;
 
 use crate::agent::{record, spawn};
-use crate::site::State;
+use crate::site::{State, secret_variables};
 
 /// The wait before an agent that died is started again, doubled each time it dies soon after.
 const BACK_OFF: Duration = Duration::from_millis(20);
@@ -42,6 +42,8 @@ pub struct Ended {
 
 pub struct Agents {
     state: State,
+    /// The environment variables that hold secrets: nobody but `up` keeps them, which has put them away.
+    secret: Vec<String>,
     agents: BTreeMap<String, Agent>,
     waits: BTreeMap<String, Duration>,
     sender: mpsc::UnboundedSender<Ended>,
@@ -56,6 +58,7 @@ impl Agents {
         let due = |machine: &plan::Machine| (machine.name.clone(), Agent::Due { at: now });
         Self {
             state: state.clone(),
+            secret: secret_variables(plan),
             agents: plan.machines.iter().map(due).collect(),
             waits: BTreeMap::new(),
             sender,
@@ -87,7 +90,7 @@ impl Agents {
                 && *at <= now
                 && !stopping
             {
-                let process = Arc::new(start(&self.state, machine)?);
+                let process = Arc::new(start(&self.state, machine, &self.secret)?);
                 watch(machine.clone(), Arc::clone(&process), self.sender.clone());
                 *agent = Agent::Running { since: now, process };
             }
@@ -123,13 +126,16 @@ impl Agents {
 }
 
 /// Starts the machine's agent, or takes over the one that an earlier `up` left.
-fn start(state: &State, machine: &str) -> io::Result<OwnedFd> {
+fn start(state: &State, machine: &str, secret: &[String]) -> io::Result<OwnedFd> {
     let folder = state.machine(machine);
     if let Some(living) = record::read(&folder.record())?.agent.filter(|agent| agent.is_alive()) {
         return spawn::watch(living.pid);
     }
     let mut command = Command::new("/proc/self/exe");
     command.arg0("dolmen").args(["agent", machine, "--state"]).arg(state.root());
+    for name in secret {
+        command.env_remove(name);
+    }
     spawn::detach(&mut command, link::log::open(&folder.log(&format!("agent-{machine}")))?)?;
     spawn::watch(command.spawn()?.id())
 }
