@@ -20,5 +20,7 @@ mod smuggling;
 mod hostile_servers;
 #[path = "strict/streams.rs"]
 mod streams;
+#[path = "strict/differential.rs"]
+mod differential;
 #[path = "strict/replay.rs"]
 mod replay;
