@@ -6,7 +6,7 @@
 help:
 	@echo "make up      build, and run the example site on this computer until Ctrl-C"
 	@echo "make test    run all checks and tests"
-	@echo "make drill   run what takes longer: fault drills under load"
+	@echo "make drill   run what takes longer: fault drills under load, and fuzzing"
 	@echo "make bench   measure Dolmen beside HAProxy and nginx, and write the table in docs"
 	@echo "make verify  check format and lints; writes nothing"
 	@echo "make fix     mend format and lints; writes"
@@ -24,6 +24,7 @@ drill:
 	scripts/install.sh test
 	cargo build --workspace --bins --locked
 	DOLMEN_DRILL_ROUNDS=5 cargo nextest run --locked -p dolmen --test faults --success-output final
+	fuzz/run.sh
 
 bench:
 	bench/run all
