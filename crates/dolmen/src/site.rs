@@ -26,7 +26,7 @@ pub use secret_store::variables as secret_variables;
 
 use std::fs::{File, Permissions};
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use link::Secrets;
@@ -187,7 +187,8 @@ pub struct Lock(#[allow(dead_code, reason = "held for its descriptor")] File);
 impl Lock {
     /// None when another process holds it.
     pub fn take(path: &Path) -> io::Result<Option<Self>> {
-        let file = File::options().create(true).truncate(false).write(true).open(path)?;
+        // Whoever may open it may lock it.
+        let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(path)?;
         match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(Self(file))),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),

@@ -102,3 +102,14 @@ fn a_server_that_hangs_while_its_agent_begins_anew_is_not_called_fine() {
         fine.then_some(())
     });
 }
+
+#[test]
+fn a_folder_that_was_moved_while_its_site_ran_still_leads_to_it() {
+    let mut site = Site::new(DOLMEN, 84, FILES);
+    site.up();
+    let moved = site.folder.with_added_extension("moved");
+    std::fs::rename(&site.folder, &moved).unwrap();
+    site.folder = moved;
+    assert_eq!(site.run(&["status"]).code, 0);
+    stops(&site);
+}

@@ -19,8 +19,14 @@ pub enum Access {
     Owner,
 }
 
-/// Replaces the file's content as a whole.
+/// Replaces the file's content as a whole. An error names the file.
 pub fn replace(path: &Path, content: &[u8], access: Access) -> io::Result<()> {
+    let named =
+        |error: io::Error| io::Error::new(error.kind(), format!("cannot write {}: {error}", path.display()));
+    replace_whole(path, content, access).map_err(named)
+}
+
+fn replace_whole(path: &Path, content: &[u8], access: Access) -> io::Result<()> {
     let temporary = path.with_added_extension("new");
     let mode = if access == Access::Owner { 0o600 } else { 0o644 };
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;

@@ -93,7 +93,7 @@ impl Record {
     fn write(&mut self) {
         let written = disk::replace_json(&self.path, &self.content, Access::Owner);
         if let (Err(error), false) = (&written, self.unwritten) {
-            tracing::error!("cannot write {}: {error}; going on without", self.path.display());
+            tracing::error!("{error}; going on without");
         }
         self.unwritten = written.is_err();
     }

@@ -65,7 +65,8 @@ impl Home {
             return Err(OpenError::NeverStarted(self.file.clone()));
         };
         match read_about(&root)? {
-            Some(about) if about.home == self.folder => Ok(State { root, about }),
+            // A folder that was moved away from under its site still leads to it, to stop it for example.
+            Some(about) if self.is_ours(&root)? => Ok(State { root, about }),
             Some(_) | None => Err(OpenError::NeverStarted(self.file.clone())),
         }
     }

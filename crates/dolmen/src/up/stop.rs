@@ -27,7 +27,9 @@ const ROLES: [Role; 6] = [Role::Dns, Role::Balancer, Role::Web, Role::App, Role:
 /// Stops a site from a command that has no runtime. The mark keeps an `up` that runs from starting again what
 /// this ends; whoever has the site's lock afterwards removes it.
 pub fn all(state: &State) -> Result<(), Failure> {
-    disk::replace(&state.stop_mark(), b"", Access::Everyone)?;
+    if let Err(error) = disk::replace(&state.stop_mark(), b"", Access::Everyone) {
+        tracing::warn!("{error}; a `dolmen up` that runs may start again what hangs");
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(orderly(state))
 }
