@@ -1,7 +1,7 @@
 //! The load balancer: the one place where clients arrive, and a healthy server for each request.
 //!
 //! ```text
-//! request ── gate (who is let in) ── pass (what clients may ask, who they are) ── pool ── relay (there and back)
+//! request ── gate (who is let in) ── pass (routes, who clients are) ── pool ── relay (there and back)
 //!                                                                                  │
 //!                                       choose (which server), queue (not yet), budget (how often)
 //!                                          ▲
@@ -19,6 +19,7 @@ mod pool;
 pub mod queue;
 pub mod rates;
 mod reserved;
+mod routes;
 mod say;
 
 use std::sync::Arc;
@@ -27,10 +28,12 @@ use std::time::Duration;
 use link::report::State;
 use plan::Place;
 use relay::{Serving, Settings, Stop};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
 
 use gate::Gate;
 use pass::Pass;
-use pool::Pool;
+use pool::Pools;
 
 /// How often counters are published.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
@@ -57,12 +60,13 @@ pub fn run(mut start: link::Start) -> Result<(), Error> {
     relay::raise_descriptor_limit();
     let source = matches!(start.plan.place, Place::Up { .. }).then_some(start.me.address);
     let seed = choose::key::hash(start.me.name.as_bytes());
-    let pool = Arc::new(Pool::new(&planned.pool, source, seed));
+    let pools = Arc::new(Pools::new(&planned, source, seed));
     let pass = Pass {
         via: format!("1.1 {}", start.me.name),
         shows_via: planned.shows_via,
         gate: Arc::new(Gate::new(&planned)),
-        pool: Arc::clone(&pool),
+        routes: Arc::new(planned.routes),
+        pools: Arc::clone(&pools),
     };
     let stop = Stop::default();
     let mut settings = Settings::new(planned.timeouts).admitted(start.line.admission());
@@ -71,7 +75,7 @@ pub fn run(mut start: link::Start) -> Result<(), Error> {
     }
     let serving = relay::serve(listeners, settings, stop.clone(), move |_| pass.clone())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let within = runtime.block_on(attend(&start, &pool, &serving))?;
+    let within = runtime.block_on(attend(&start, &pools, &serving))?;
     start.line.report(State::Draining, format!("finishing requests within {} s", within.as_secs()));
     stop.drain(within);
     serving.wait();
@@ -79,14 +83,17 @@ pub fn run(mut start: link::Start) -> Result<(), Error> {
 }
 
 /// Watches the servers and says how things are, until the order to stop; then within what time.
-async fn attend(start: &link::Start, pool: &Pool, serving: &Serving) -> Result<Duration, Error> {
-    let fleet = &pool.fleet;
+async fn attend(start: &link::Start, pools: &Arc<Pools>, serving: &Serving) -> Result<Duration, Error> {
     let address = start.me.listens("http").map(|address| address.to_string()).unwrap_or_default();
-    let mut checks = tokio::spawn(Arc::clone(fleet).watch());
+    let changed = Arc::new(Notify::new());
+    let mut watches = JoinSet::new();
+    for (index, pool) in pools.iter().enumerate() {
+        watches.spawn(Arc::clone(&pool.fleet).watch());
+        watches.spawn(pass_on(Arc::clone(pools), index, Arc::clone(&changed)));
+    }
     let mut ticks = tokio::time::interval(COUNT_EVERY);
-    let mut seen = 0;
     let say = || {
-        let (state, because) = say::state(fleet, &address);
+        let (state, because) = say::state(pools, &address);
         start.line.report(state, because);
     };
     say();
@@ -95,20 +102,28 @@ async fn attend(start: &link::Start, pool: &Pool, serving: &Serving) -> Result<D
     loop {
         tokio::select! {
             within = &mut stopped => return Ok(within),
-            () = fleet.changed(&mut seen) => {
-                pool.chooser.queue.look_again();
-                say();
-            }
+            () = changed.notified() => say(),
             _ = ticks.tick() => {
                 start.line.count(serving.counters().totals());
                 if serving.is_broken() {
                     return Err(Error::Broken);
                 }
             }
-            ended = &mut checks => {
+            Some(ended) = watches.join_next() => {
                 tracing::error!("the checks ended: {ended:?}");
                 return Err(Error::Broken);
             }
         }
+    }
+}
+
+/// Tells of each change in a pool: those that wait in its queue, and whoever says how things are.
+async fn pass_on(pools: Arc<Pools>, index: usize, changed: Arc<Notify>) {
+    let Some(pool) = pools.iter().nth(index) else { return };
+    let mut seen = 0;
+    loop {
+        pool.fleet.changed(&mut seen).await;
+        pool.chooser.queue.look_again();
+        changed.notify_one();
     }
 }

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use plan::{Route, To};
 use relay::{Edits, Ended, Exchange, Handler, HeadEdits, Introduction, Via, page};
 
 use crate::gate::{Gate, Refused};
-use crate::pool::Pool;
+use crate::pool::Pools;
 use crate::reserved::{self, HEALTH};
+use crate::routes;
 
 /// What a client is told to wait, in seconds, when no server is up: about as long as a restart takes.
 const RETRY_AFTER_S: u64 = 1;
@@ -18,21 +20,66 @@ pub(crate) struct Pass {
     pub(crate) via: String,
     pub(crate) shows_via: bool,
     pub(crate) gate: Arc<Gate>,
-    pub(crate) pool: Arc<Pool>,
+    pub(crate) routes: Arc<Vec<Route>>,
+    pub(crate) pools: Arc<Pools>,
 }
 
 impl Pass {
-    async fn pass(&self, exchange: &mut Exchange<'_>) -> Result<(), Ended> {
-        let introduction = Introduction::of(exchange);
-        let set = introduction.fields(exchange.request().host());
-        let edits = Edits {
-            request: HeadEdits { set: &set, via: Via::Add(&self.via), ..HeadEdits::default() },
-            answer: HeadEdits {
-                via: if self.shows_via { Via::Add(&self.via) } else { Via::Remove },
-                ..HeadEdits::default()
-            },
+    /// Follows the route of this request, or goes to the balancer's own servers when it has none.
+    async fn follow(&self, exchange: &mut Exchange<'_>) -> Result<(), Ended> {
+        let request = exchange.request();
+        let Some(route) = routes::find(&self.routes, request) else {
+            return self.pass(exchange, "", &self.edits()).await;
         };
-        match self.pool.pass(exchange, &edits).await {
+        let pool = match &route.to {
+            To::Redirect { location, status } => {
+                let location = routes::location(location, request);
+                return exchange.reply(*status, &[("location", &location)], b"").await;
+            }
+            To::Pool(pool) => pool,
+        };
+        let target = routes::rewritten(&route.rewrite, request);
+        let path = target.as_deref().and_then(|target| target.split('?').next()).unwrap_or_default();
+        if reserved::is_reserved(path) {
+            return refuse(exchange, 404, None, &exchange.fresh_id()).await;
+        }
+        let (set, set_back): (Vec<_>, Vec<_>) =
+            (routes::set(&route.request).collect(), routes::set(&route.answer).collect());
+        let (add, add_back) = (routes::added(&route.request), routes::added(&route.answer));
+        let plain = self.edits();
+        let edits = Edits {
+            request: HeadEdits { set: &set, add: &add, target: target.as_deref(), ..plain.request },
+            answer: HeadEdits { set: &set_back, add: &add_back, ..plain.answer },
+        };
+        self.pass(exchange, pool, &edits).await
+    }
+
+    fn edits(&self) -> Edits<'_> {
+        let back = if self.shows_via { Via::Add(&self.via) } else { Via::Remove };
+        Edits {
+            request: HeadEdits { via: Via::Add(&self.via), ..HeadEdits::default() },
+            answer: HeadEdits { via: back, ..HeadEdits::default() },
+        }
+    }
+
+    /// Sends the request to this pool, with who the client is and with these edits besides.
+    async fn pass(&self, exchange: &mut Exchange<'_>, pool: &str, edits: &Edits<'_>) -> Result<(), Ended> {
+        let introduction = Introduction::of(exchange);
+        let Some(pool) = self.pools.get(pool) else {
+            return refuse(exchange, 404, None, introduction.id()).await;
+        };
+        let fields = introduction.fields(exchange.request().host());
+        // Most requests have no edits of a route, and so need no list of their own.
+        let joined: Vec<_>;
+        let set = match edits.request.set {
+            [] => &fields[..],
+            set => {
+                joined = fields.iter().chain(set).copied().collect();
+                &joined
+            }
+        };
+        let edits = Edits { request: HeadEdits { set, ..edits.request }, ..*edits };
+        match pool.pass(exchange, &edits).await {
             Ok(()) => Ok(()),
             Err(503) => refuse(exchange, 503, Some(RETRY_AFTER_S), introduction.id()).await,
             Err(status) => refuse(exchange, status, None, introduction.id()).await,
@@ -49,7 +96,7 @@ impl Handler for Pass {
         let admitted = self.gate.admit(exchange.client().ip(), exchange.request(), exchange.began());
         let (status, retry_after) = match admitted {
             Ok(()) if reserved::is_reserved(path) => (404, None),
-            Ok(()) => return self.pass(exchange).await,
+            Ok(()) => return self.follow(exchange).await,
             Err(Refused::TooMany(seconds)) => (429, Some(seconds)),
             Err(Refused::HeadTooLarge) => (431, None),
             Err(Refused::BodyTooLarge) => (413, None),

@@ -23,6 +23,26 @@ pub(crate) struct Pool {
     began: Instant,
 }
 
+/// All pools of the balancer: its own servers first, if it has any.
+#[derive(Debug)]
+pub(crate) struct Pools(Vec<Pool>);
+
+impl Pools {
+    pub(crate) fn new(planned: &plan::Balancer, source: Option<IpAddr>, seed: u64) -> Self {
+        // Without any pool there is still one, empty, that answers 503.
+        let own = Some(&planned.pool).filter(|own| !own.servers.is_empty() || planned.pools.is_empty());
+        Self(own.into_iter().chain(&planned.pools).map(|planned| Pool::new(planned, source, seed)).collect())
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&Pool> {
+        self.0.iter().find(|pool| pool.name == name)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Pool> {
+        self.0.iter()
+    }
+}
+
 impl Pool {
     /// `source`: where connections come from, when that matters. `seed`: see [`Chooser::new`].
     pub(crate) fn new(planned: &plan::Pool, source: Option<IpAddr>, seed: u64) -> Self {
@@ -73,9 +93,12 @@ impl Pool {
     ) -> Result<(), ForwardError> {
         let sticky = self.chooser.sticky.as_ref();
         let told = sticky.and_then(|sticky| sticky.tells(exchange.request(), index));
-        let cookie = [("set-cookie", told.unwrap_or_default())];
+        let add: Vec<_>;
         let edits = match told {
-            Some(_) => Edits { answer: HeadEdits { add: &cookie, ..edits.answer }, ..*edits },
+            Some(told) => {
+                add = edits.answer.add.iter().copied().chain([("set-cookie", told)]).collect();
+                Edits { answer: HeadEdits { add: &add, ..edits.answer }, ..*edits }
+            }
             None => *edits,
         };
         let asked = self.chooser.goes_by_time().then(Instant::now);

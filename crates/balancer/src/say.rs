@@ -3,27 +3,41 @@
 use link::report::State;
 use relay::Fleet;
 
-/// Healthy while at least one server is up.
-pub(crate) fn state(fleet: &Fleet, address: &str) -> (State, String) {
-    let (up, all) = (fleet.up(), fleet.len());
+use crate::pool::Pools;
+
+/// Healthy while at least one server is up, of any pool.
+pub(crate) fn state(pools: &Pools, address: &str) -> (State, String) {
+    let (up, all) =
+        pools.iter().fold((0, 0), |(up, all), pool| (up + pool.fleet.up(), all + pool.fleet.len()));
     if all == 0 {
         return (State::Unhealthy, format!("no servers to send requests to, answering 503 on {address}"));
     }
-    if !fleet.is_known() && up == 0 {
+    if up == 0 && !pools.iter().all(|pool| pool.fleet.is_known()) {
         return (State::Starting, "checking the servers".into());
     }
+    let parts: Vec<String> = pools.iter().map(|pool| part(&pool.name, &pool.fleet)).collect();
+    let parts = parts.join("; ");
+    match up {
+        0 => (State::Unhealthy, format!("{parts}, answering 503 on {address}")),
+        _ => (State::Healthy, format!("serving on {address}, {parts}")),
+    }
+}
+
+fn part(name: &str, fleet: &Fleet) -> String {
+    let (up, all) = (fleet.up(), fleet.len());
     let ours = fleet.targets().all(|target| target.machine.is_some());
-    let kind = if ours { "web servers" } else { "servers" };
+    let kind = match name {
+        _ if ours => "web servers".to_owned(),
+        "" => "servers".to_owned(),
+        name => format!("servers of {name}"),
+    };
     let down: Vec<_> = (0..all)
         .filter(|index| !fleet.is_up(*index))
         .map(|index| fleet.target(index).name.as_str())
         .collect();
     match (up, down.len()) {
-        (0, _) => (State::Unhealthy, format!("none of {all} {kind} is up, answering 503 on {address}")),
-        (_, 0) => (State::Healthy, format!("serving on {address}, {up} of {all} {kind} up")),
-        _ => (
-            State::Healthy,
-            format!("serving on {address}, {up} of {all} {kind} up, down: {}", down.join(", ")),
-        ),
+        (0, _) => format!("none of {all} {kind} is up"),
+        (_, 0) => format!("{up} of {all} {kind} up"),
+        _ => format!("{up} of {all} {kind} up, down: {}", down.join(", ")),
     }
 }

@@ -7,6 +7,8 @@ mod algorithms;
 mod health;
 #[path = "traffic/resilience.rs"]
 mod resilience;
+#[path = "traffic/routing.rs"]
+mod routing;
 #[path = "traffic/stage.rs"]
 mod stage;
 

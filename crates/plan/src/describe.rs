@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::meant::{Listen, Mode, Place, Plan, Pool, Server, SocketKind, Target, Value};
+use crate::meant::{Listen, Mode, Place, Plan, Pool, Route, Server, SocketKind, Target, To, Value};
 
 /// A table of the plan, with aligned columns. It shows where secrets come from, never the secrets.
 pub fn describe(plan: &Plan) -> String {
@@ -58,7 +58,15 @@ fn way(plan: &Plan) -> Vec<Vec<String>> {
         row("dns", format!("answers for the zone {}, {records}, ttl {} s", dns.zone, dns.ttl_s));
     }
     if let Some(balancer) = &plan.balancer {
-        row("balancer", pool(&balancer.pool));
+        if !balancer.pool.servers.is_empty() {
+            row("balancer", pool(&balancer.pool));
+        }
+        for route in &balancer.routes {
+            row("route", route_row(route));
+        }
+        for named in &balancer.pools {
+            row("pool", format!("{}: {}", named.name, pool(named)));
+        }
     }
     if let Some(web) = &plan.web {
         row("web", web_row(web));
@@ -71,6 +79,17 @@ fn way(plan: &Plan) -> Vec<Vec<String>> {
         row("database", database_row(plan, database));
     }
     rows
+}
+
+fn route_row(route: &Route) -> String {
+    let any = |list: &[String], any: &str| if list.is_empty() { any.to_owned() } else { list.join(", ") };
+    let path = route.path.as_deref().unwrap_or("/");
+    let what = format!("{} {} {path}", any(&route.methods, "any method,"), any(&route.hosts, "any host,"));
+    match &route.to {
+        To::Pool(name) if name.is_empty() => format!("{what} to the balancer's own servers"),
+        To::Pool(name) => format!("{what} to the pool {name}"),
+        To::Redirect { location, status } => format!("{what} is redirected to {location} ({status})"),
+    }
 }
 
 fn pool(pool: &Pool) -> String {

@@ -99,6 +99,8 @@ fn parts(old: &Plan, new: &Plan) -> Vec<String> {
     }
     if let (Some(old), Some(new)) = (&old.balancer, &new.balancer) {
         sentences.extend(pool("the balancer", &old.pool, &new.pool));
+        say(&mut sentences, "the balancer has other routes", old.routes != new.routes);
+        sentences.extend(pools(&old.pools, &new.pools));
         let limits = old.limits != new.limits || old.rate_limit != new.rate_limit;
         say(&mut sentences, "the balancer has other limits", limits);
         say(&mut sentences, "the balancer has other time-outs", old.timeouts != new.timeouts);
@@ -114,6 +116,19 @@ fn parts(old: &Plan, new: &Plan) -> Vec<String> {
     }
     if let (Some(old), Some(new)) = (&old.database, &new.database) {
         sentences.extend(database(old, new));
+    }
+    sentences
+}
+
+fn pools(old: &[Pool], new: &[Pool]) -> Vec<String> {
+    let find = |pools: &'_ [Pool], name: &str| pools.iter().position(|pool| pool.name == name);
+    let gone = old.iter().filter(|pool| find(new, &pool.name).is_none());
+    let mut sentences: Vec<String> = gone.map(|old| format!("the pool {} goes", old.name)).collect();
+    for new in new {
+        match find(old, &new.name) {
+            None => sentences.push(format!("the pool {} comes", new.name)),
+            Some(index) => sentences.extend(pool(&format!("the pool {}", new.name), &old[index], new)),
+        }
     }
     sentences
 }

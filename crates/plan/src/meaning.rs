@@ -5,7 +5,7 @@ use crate::ground::Ground;
 use crate::meant::{Balancer, Database, FORMAT, Plan, Role, Server, Web};
 use crate::mistake::{Mistake, Notes};
 use crate::placement::{Force, place};
-use crate::section::{control, dns::DnsSection, firewall, machines, monitor, tls};
+use crate::section::{control, dns::DnsSection, firewall, machines, monitor, route, tls};
 use crate::servers::{self, servers, targets};
 use crate::typed::Typed;
 
@@ -26,7 +26,7 @@ pub(crate) fn mean(typed: &Typed, ground: &Ground<'_>, notes: &Notes) -> Plan {
         domain,
         place: ground.place,
         dns: force.dns.then(|| mean_dns(typed, notes)).flatten(),
-        balancer: force.balancer.then(|| mean_balancer(typed, &servers, ground)),
+        balancer: force.balancer.then(|| mean_balancer(typed, &servers, ground, notes)),
         web: force.web.then(|| mean_web(typed, &servers, ground, notes)),
         app,
         database: force.database.then(|| mean_database(typed, placement.of(Role::Database).len(), notes)),
@@ -41,10 +41,17 @@ fn mean_dns(typed: &Typed, notes: &Notes) -> Option<crate::meant::Dns> {
     typed.dns.as_ref().unwrap_or(&absent).mean(typed.domain.as_ref(), notes)
 }
 
-fn mean_balancer(typed: &Typed, servers: &[Server], ground: &Ground<'_>) -> Balancer {
+fn mean_balancer(typed: &Typed, servers: &[Server], ground: &Ground<'_>, notes: &Notes) -> Balancer {
     let web = targets(servers, Role::Web);
     let own = if web.is_empty() { targets(servers, Role::App) } else { web };
-    typed.balancer.clone().unwrap_or_default().mean(own, ground.place)
+    let section = typed.balancer.clone().unwrap_or_default();
+    let balancer = section.mean(own, ground.place);
+    let has_own = section.pool.means_servers || !balancer.pool.servers.is_empty();
+    Balancer {
+        pools: route::mean_pools(&typed.pools),
+        routes: route::mean_routes(&typed.routes, &typed.pools, has_own, notes),
+        ..balancer
+    }
 }
 
 fn mean_web(typed: &Typed, servers: &[Server], ground: &Ground<'_>, notes: &Notes) -> Web {
@@ -89,9 +96,20 @@ fn note_dns_without_a_name(typed: &Typed, notes: &Notes) {
 }
 
 fn note_balancer(typed: &Typed, force: Force, notes: &Notes) {
+    if !force.balancer
+        && let Some(span) = typed
+            .routes
+            .iter()
+            .map(|route| &route.span)
+            .chain(typed.pools.iter().map(|pool| &pool.name.span))
+            .next()
+    {
+        let mistake = Mistake::at(span.clone(), "routes and pools are of a balancer, and this site has none");
+        notes.note(mistake.hint("add a section [balancer]"));
+    }
     let Some(balancer) = &typed.balancer else { return };
     match &balancer.pool.servers {
-        None if !balancer.pool.means_servers && !force.web && !force.app => {
+        None if !balancer.pool.means_servers && !force.web && !force.app && typed.pools.is_empty() => {
             let hint = "name them: `servers = [\"10.0.0.1:80\", \"10.0.0.2:80\"]`";
             notes.note(Mistake::at(balancer.span.clone(), "[balancer] has no servers to send to").hint(hint));
         }

@@ -6,6 +6,7 @@
 mod balancer;
 mod check;
 mod limit;
+mod route;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use balancer::*;
 pub use check::*;
 pub use limit::*;
+pub use route::*;
 
 /// The shape of this structure on disk and on the wire. A reader refuses a format it does not know.
 pub const FORMAT: u32 = 1;

@@ -5,6 +5,7 @@ pub(crate) mod machines;
 
 pub(crate) mod dns;
 pub(crate) mod balancer;
+pub(crate) mod route;
 pub(crate) mod web;
 pub(crate) mod app;
 pub(crate) mod database;
@@ -15,6 +16,7 @@ pub(crate) mod monitor;
 pub(crate) mod tls;
 
 // What several sections share.
+pub(crate) mod field;
 pub(crate) mod health;
 pub(crate) mod limit;
 pub(crate) mod patience;

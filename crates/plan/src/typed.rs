@@ -24,6 +24,7 @@ use crate::section::dns::DnsSection;
 use crate::section::firewall::FirewallSection;
 use crate::section::machines::{self, MachineEntry};
 use crate::section::monitor::MonitorSection;
+use crate::section::route::{self, PoolEntry, RouteEntry};
 use crate::section::tls::TlsSection;
 use crate::section::web::WebSection;
 
@@ -78,6 +79,8 @@ pub(crate) struct Typed {
     pub(crate) machines: Option<Vec<MachineEntry>>,
     pub(crate) dns: Option<DnsSection>,
     pub(crate) balancer: Option<BalancerSection>,
+    pub(crate) pools: Vec<PoolEntry>,
+    pub(crate) routes: Vec<RouteEntry>,
     pub(crate) web: Option<WebSection>,
     pub(crate) app: Option<AppSection>,
     pub(crate) database: Option<DatabaseSection>,
@@ -122,6 +125,8 @@ fn read_sections(mut root: Table<'_>) -> Typed {
         machines: root.section("machines", machines::read),
         dns: root.section("dns", DnsSection::read),
         balancer: root.section("balancer", BalancerSection::read),
+        pools: root.section("pool", route::read_pools).unwrap_or_default(),
+        routes: root.get("route").map(|item| route::read_routes(&item)).unwrap_or_default(),
         web: root.section("web", WebSection::read),
         app: root.section("app", AppSection::read),
         database: root.section("database", DatabaseSection::read),

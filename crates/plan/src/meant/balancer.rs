@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Check, Eject, Limits, Queue, RateLimit, Target, Timeouts};
+use super::{Check, Eject, Limits, Queue, RateLimit, Route, Target, Timeouts};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Balancer {
@@ -16,6 +16,11 @@ pub struct Balancer {
     pub limits: Limits,
     #[serde(default)]
     pub rate_limit: Option<RateLimit>,
+    /// `[pool.NAME]`, which routes lead to.
+    #[serde(default)]
+    pub pools: Vec<Pool>,
+    #[serde(default)]
+    pub routes: Vec<Route>,
 }
 
 /// Servers that do the same, and how one of them is chosen for a request.

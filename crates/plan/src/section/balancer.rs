@@ -45,6 +45,8 @@ impl BalancerSection {
             shows_via: matches!(place, Place::Up { .. }),
             limits: self.limits,
             rate_limit: self.rate_limit,
+            pools: Vec::new(),
+            routes: Vec::new(),
         }
     }
 }
