@@ -28,6 +28,8 @@ pub(crate) struct RouteEntry {
     methods: Vec<String>,
     to: Option<Written<String>>,
     redirect: Option<To>,
+    /// Whether `redirect` is there, be it wrong.
+    means_redirect: bool,
     rewrite: Rewrite,
     request: FieldEdits,
     answer: FieldEdits,
@@ -75,6 +77,7 @@ fn route(item: &Item<'_>) -> Option<RouteEntry> {
         methods: table.get("method").map(|item| texts(&item, method)).unwrap_or_default(),
         to: table.text("to"),
         redirect: redirect_item.as_ref().and_then(redirect),
+        means_redirect: redirect_item.is_some(),
         rewrite: table.get("rewrite").map(|item| rewrite(&item)).unwrap_or_default(),
         request: table.get("request").map(|item| field::edits(&item)).unwrap_or_default(),
         answer: table.get("answer").map(|item| field::edits(&item)).unwrap_or_default(),
@@ -242,7 +245,7 @@ impl RouteEntry {
                     Mistake::at(to.span.clone(), format!("there is no pool {:?}", to.value)).hint(hint),
                 );
             }
-            None if self.redirect.is_none() && !has_own => {
+            None if !self.means_redirect && !has_own => {
                 let message = "this route leads nowhere: [balancer] has no servers of its own";
                 notes.note(Mistake::at(self.span.clone(), message).hint("add `to` with the name of a pool"));
             }
