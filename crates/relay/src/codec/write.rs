@@ -72,7 +72,14 @@ pub fn response(
     date: &[u8],
 ) {
     out.extend_from_slice(b"HTTP/1.1 ");
-    out.extend_from_slice(head.code_and_reason());
+    match head.code_and_reason() {
+        // The space stands even before no reason (RFC 9112 section 4).
+        [code @ .., b'\r', b'\n'] if code.len() == 3 => {
+            out.extend_from_slice(code);
+            out.extend_from_slice(b" \r\n");
+        }
+        line => out.extend_from_slice(line),
+    }
     let bodiless = head.status() == 204 || head.status() < 200;
     fields(out, head.fields(), edits, keep, |known| match known {
         Known::TransferEncoding => !chunks || bodiless,

@@ -267,12 +267,14 @@ fn a_server_that_stops_reading_is_504() {
         let _ = wait.lock().unwrap().recv_timeout(Duration::from_secs(10));
         Ok(())
     });
-    let relay = impatient(&origin);
+    let relay = Relay::start(&origin, |timeouts| timeouts.body_ms = 1_000);
+    // Made before, so that the client never pauses.
+    let mut request = format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {SIZE}\r\n\r\n").into_bytes();
+    request.resize(request.len() + SIZE, b'x');
     let mut client = Client::connect(&relay);
     let mut upload = client.stream.try_clone().unwrap();
     let sender = std::thread::spawn(move || {
-        let _ = write!(upload, "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {SIZE}\r\n\r\n");
-        let _ = upload.write_all(&vec![b'x'; SIZE]);
+        let _ = upload.write_all(&request);
     });
     let head = client.head();
     assert!(head.starts_with("HTTP/1.1 504 ") && head.contains("connection: close\r\n"), "{head}");

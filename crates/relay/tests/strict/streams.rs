@@ -122,6 +122,18 @@ fn interim_answers_pass_to_http_1_1_alone() {
     assert_eq!(origin.connections(), 1, "the connection was kept");
 }
 
+#[test]
+fn a_status_without_a_reason_gets_its_space() {
+    let origin = Origin::start(|stream, _| {
+        read_head(stream);
+        stream.write_all(b"HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n")
+    });
+    let relay = Relay::to(&origin);
+    let mut client = Client::connect(&relay);
+    client.send(GET);
+    assert!(client.head().starts_with("HTTP/1.1 200 \r\n"));
+}
+
 /// A client that expects 100 and is refused at once keeps its body; the connection ends, since nobody knows
 /// whether the body still comes.
 #[test]
