@@ -1,4 +1,5 @@
 //! A site whose processes were killed or hang: `dolmen stop` ends all of it, and the status says what is wrong.
+#![allow(clippy::unwrap_used)] // what a test lacks may end it
 
 use std::os::unix::net::UnixStream;
 use std::process::Command;
