@@ -81,13 +81,33 @@ fn signal(pid: u32, signal: &str) {
     assert!(status.expect("kill is there").success());
 }
 
-/// A signal from outside. It is done when the process is gone: until then it may still take requests.
+/// A signal from outside.
 fn kill(pid: u32) {
-    signal(pid, "-KILL");
-    until("the end of the process", Duration::from_secs(5), || {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        (stat.is_empty() || stat.contains(") Z ")).then_some(())
+    gone_with(pid, || signal(pid, "-KILL"));
+}
+
+/// Ends a process in some way. It is done when the process and its children (the workers of an app server) are
+/// gone: until then they may still take requests.
+fn gone_with(pid: u32, end: impl FnOnce()) {
+    let mut processes = children(pid);
+    processes.push(pid);
+    end();
+    until("the end of the processes", Duration::from_secs(5), || {
+        processes.iter().all(|pid| stat(*pid).is_none_or(|(state, _)| state == "Z")).then_some(())
     });
+}
+
+/// State and parent of a process (proc_pid_stat(5)).
+fn stat(pid: u32) -> Option<(String, u32)> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = text.rsplit_once(')')?.1.split_whitespace();
+    Some((fields.next()?.to_owned(), fields.next()?.parse().ok()?))
+}
+
+fn children(parent: u32) -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc").expect("there is a /proc").flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| stat(*pid).is_some_and(|(_, of)| of == parent)).collect()
 }
 
 #[test]
@@ -96,7 +116,9 @@ fn only_what_was_inside_a_killed_server_fails() {
     site.up();
     for _ in 0..rounds() {
         for server in ["web-1", "web-2", "app-1", "app-2"] {
-            let seen = under_load(&site, CALM, || drop(site.run(&["kill", server]).fine()));
+            let pid = site.pid(server);
+            let kill = || gone_with(pid, || drop(site.run(&["kill", server]).fine()));
+            let seen = under_load(&site, CALM, kill);
             seen.only_inside(&format!("kill {server}"));
             seen.nothing_lost(&site);
             let seen = under_load(&site, CALM, || drop(site.run(&["start", server]).fine()));
@@ -133,9 +155,10 @@ fn both_servers_of_a_machine_may_go() {
         });
         seen.only_inside("kill -9 of web-1 and app-1");
         site.until_healthy();
+        let (web, app) = (site.pid("web-1"), site.pid("app-1"));
         let seen = under_load(&site, CALM, || {
-            site.run(&["kill", "web-1"]).fine();
-            site.run(&["kill", "app-1"]).fine();
+            gone_with(web, || drop(site.run(&["kill", "web-1"]).fine()));
+            gone_with(app, || drop(site.run(&["kill", "app-1"]).fine()));
         });
         seen.only_inside("kill of web-1 and app-1");
         site.run(&["start", "web-1"]).fine();
