@@ -8,6 +8,7 @@ pub mod stop;
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::mem::ManuallyDrop;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -47,7 +48,8 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<(), Failure> {
     let began = Instant::now();
     let background = std::env::var_os(BACKGROUND).is_some();
-    let prepared = prepare::prepare(&options.home, options.block)?;
+    // Its locks end with the process and not before: `stop` takes them for the sign that nothing is left.
+    let prepared = ManuallyDrop::new(prepare::prepare(&options.home, options.block)?);
     let limit = background.then_some(options.within);
     let site = Running { state: prepared.state.clone(), plan: Arc::clone(&prepared.plan), began, limit };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -36,8 +36,8 @@ fn knows(pid: u32) -> bool {
 
 /// The files below this folder that hold the secret.
 fn found_in(folder: &Path, found: &mut Vec<String>) {
-    for entry in std::fs::read_dir(folder).unwrap().flatten() {
-        if entry.file_type().unwrap().is_dir() {
+    for entry in std::fs::read_dir(folder).expect("the folder can be read").flatten() {
+        if entry.path().is_dir() {
             found_in(&entry.path(), found);
         } else if std::fs::read(entry.path()).is_ok_and(|b| String::from_utf8_lossy(&b).contains(SECRET)) {
             found.push(entry.file_name().to_string_lossy().into_owned());
