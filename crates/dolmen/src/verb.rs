@@ -16,10 +16,11 @@ mod up;
 use std::future::Future;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use ::plan::{Machine, Plan};
 use clap::{Parser, Subcommand};
-use link::api::{Conversation, Identity, call};
+use link::api::{Ask, Conversation, Identity, call};
 
 use crate::failure::Failure;
 use crate::site::{Home, State};
@@ -89,6 +90,9 @@ fn home(file: &std::path::Path) -> Result<Home, Failure> {
     Home::of(file).map_err(|error| Failure::mistake(format!("{}: {error}", file.display())))
 }
 
+/// How long an agent may take to carry out an order to kill or to start.
+const ORDER: Duration = Duration::from_secs(10);
+
 /// A site that was started, seen from a command.
 struct Site {
     state: State,
@@ -107,6 +111,16 @@ impl Site {
     /// Talks to the agent of this machine.
     async fn agent(&self, machine: &Machine) -> Result<Conversation, link::api::ApiError> {
         call(&self.identity, &self.plan.site, &machine.name, machine.agent).await
+    }
+
+    /// Gives one order to one machine's agent, and waits until it is carried out.
+    async fn order(&self, machine: &Machine, ask: &Ask) -> Result<(), Failure> {
+        let order = crate::up::stop::order(&self.identity, &self.plan.site, machine, ask);
+        let slow = || {
+            let name = &machine.name;
+            Failure::failed(format!("the agent of {name} does not answer\nhint: `dolmen logs agent-{name}`"))
+        };
+        tokio::time::timeout(ORDER, order).await.map_err(|_| slow())?.map_err(Failure::from)
     }
 
     fn is_not_up(&self) -> Failure {

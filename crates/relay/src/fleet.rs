@@ -268,7 +268,8 @@ impl Fleet {
         let fast = Duration::from_millis(self.check.fast_interval_ms);
         loop {
             let out_until_ms = member.seen().ejection.until_ms();
-            let back = out_until_ms.map(|ms| tokio::time::Instant::from_std(self.began) + Duration::from_millis(ms));
+            let back =
+                out_until_ms.map(|ms| tokio::time::Instant::from_std(self.began) + Duration::from_millis(ms));
             tokio::select! {
                 () = tokio::time::sleep_until(end) => return,
                 () = tokio::time::sleep_until(back.unwrap_or(end)), if back.is_some() => self.bring_back(member),

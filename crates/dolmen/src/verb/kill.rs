@@ -28,7 +28,7 @@ impl Kill {
         } else {
             let machine = site.machine_of(&self.target)?;
             let ask = Ask::Kill { server: self.target.clone() };
-            wait(async { Ok(stop::order(&site.identity, &site.plan.site, machine, &ask).await?) })?;
+            wait(site.order(machine, &ask))?;
         }
         out::line(&format!("killed {}; `dolmen start {}` brings it back", self.target, self.target));
         Ok(ExitCode::SUCCESS)

@@ -8,7 +8,6 @@ use super::{Site, wait};
 use crate::failure::Failure;
 use crate::out;
 use crate::site::Home;
-use crate::up::stop;
 
 #[derive(Debug, clap::Args)]
 pub struct Start {
@@ -32,7 +31,7 @@ impl Start {
         } else {
             let machine = site.machine_of(&self.target)?;
             let ask = Ask::Start { server: self.target.clone() };
-            wait(async { Ok(stop::order(&site.identity, &site.plan.site, machine, &ask).await?) })?;
+            wait(site.order(machine, &ask))?;
         }
         out::line(&format!("starting {}; `dolmen status` shows when it is ready", self.target));
         Ok(ExitCode::SUCCESS)

@@ -53,13 +53,22 @@ impl Status {
     }
 }
 
+/// How long one agent may take to answer: one that hangs must not keep the others from answering.
+const ANSWER: Duration = Duration::from_secs(3);
+
 /// Asks one agent after another: any of them can answer for the whole site.
 async fn ask(site: &Site) -> Result<(u64, SiteReport), Failure> {
     for machine in &site.plan.machines {
-        let Ok(mut conversation) = site.agent(machine).await else { continue };
-        conversation.ask(&Ask::Status).await.map_err(Failure::failed)?;
-        if let Answer::Site { generation, report } = conversation.answer().await? {
-            return Ok((generation, report));
+        let answer = async {
+            let mut conversation = site.agent(machine).await?;
+            conversation.ask(&Ask::Status).await?;
+            conversation.answer().await
+        };
+        match tokio::time::timeout(ANSWER, answer).await {
+            Ok(Ok(Answer::Site { generation, report })) => return Ok((generation, report)),
+            Ok(Ok(other)) => tracing::warn!("the agent of {} answered {other:?}", machine.name),
+            Ok(Err(error)) => tracing::debug!("the agent of {} cannot be asked: {error}", machine.name),
+            Err(_) => tracing::debug!("the agent of {} does not answer in time", machine.name),
         }
     }
     Err(site.is_not_up())
