@@ -86,12 +86,16 @@ fn kill(pid: u32) {
     gone_with(pid, || signal(pid, "-KILL"));
 }
 
-/// Ends a process in some way. It is done when the process and its children (the workers of an app server) are
+/// Ends a server in some way. It is done when the process and its children (the workers of an app server) are
 /// gone: until then they may still take requests.
 fn gone_with(pid: u32, end: impl FnOnce()) {
     let mut processes = children(pid);
     processes.push(pid);
     end();
+    until_gone(&processes);
+}
+
+fn until_gone(processes: &[u32]) {
     until("the end of the processes", Duration::from_secs(5), || {
         processes.iter().all(|pid| stat(*pid).is_none_or(|(state, _)| state == "Z")).then_some(())
     });
@@ -204,7 +208,11 @@ fn an_agent_that_is_killed_costs_nothing() {
         for machine in ["alpha", "beta", "gamma"] {
             let agent = agent(&site, machine);
             let before = pids(&site);
-            let seen = under_load(&site, CALM, || kill(agent));
+            // Its children, the servers, go on.
+            let seen = under_load(&site, CALM, || {
+                signal(agent, "-KILL");
+                until_gone(&[agent]);
+            });
             seen.nothing_failed(&format!("kill -9 of the agent of {machine}"));
             until("the agent is back", Duration::from_secs(5), || {
                 (self::agent(&site, machine) != agent && site.run(&["status"]).code == 0).then_some(())
