@@ -291,8 +291,10 @@ impl Exchange<'_> {
         }
         result?;
         self.answer = Answer::Complete;
-        // Only a connection on which nothing can be left over serves another request.
-        upstream.is_reusable = *sending == Sending::Complete && framed && answer.keeps_alive();
+        // Only a connection on which nothing can be left over serves another request. After HEAD a broken server
+        // may still send the body that it announced, later than anybody can look: so never after HEAD.
+        upstream.is_reusable =
+            *sending == Sending::Complete && framed && answer.keeps_alive() && !self.head.is_head();
         Ok(())
     }
 
