@@ -94,8 +94,7 @@ fn misbehave() {
     relay.wait_for("connections_open", 0);
     println!("{clients} clients vanished, over {} connections to servers", origin.connections());
     assert!(relay.count("connections") > clients * 9 / 10);
-    // How many got as far as a server depends on who was faster; that some did is what makes the count mean much.
-    assert!(clients > 400 && origin.connections() > 10);
+    assert!(clients > 400 && origin.connections() > 50);
 }
 
 fn vanish(relay: &Relay, text: &str, resets: bool) {

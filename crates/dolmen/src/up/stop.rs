@@ -49,9 +49,8 @@ pub async fn orderly(state: &State) -> Result<(), Failure> {
             stop_group(&plan, &identity, &group, within).await;
         }
     }
-    let ends: Vec<_> = plan.machines.iter().map(|machine| end_agent(&plan, &identity, machine)).collect();
-    for end in ends {
-        end.await;
+    for machine in &plan.machines {
+        end_agent(&plan, &identity, machine).await;
     }
     remove_rest(state, &plan).await
 }

@@ -3,9 +3,11 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use link::api::{Answer, Ask};
+use link::api::{Answer, ApiError, Ask, Identity, call};
 use plan::Machine;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::{Site, wait};
 use crate::failure::Failure;
@@ -17,6 +19,10 @@ const QUEUE: usize = 1024;
 
 /// Lines from different machines that arrive within this time are put in order.
 const GATHER: Duration = Duration::from_millis(250);
+
+/// A line waits no longer than this to be put in order, and with no more others than this.
+const LONGEST: Duration = Duration::from_secs(1);
+const BATCH: usize = 100_000;
 
 #[derive(Debug, clap::Args)]
 pub struct Logs {
@@ -50,22 +56,21 @@ impl Logs {
 
     async fn print(&self, site: &Site, machines: &[&Machine]) -> Result<ExitCode, Failure> {
         let (sender, mut receiver) = mpsc::channel(QUEUE);
-        let reads = machines.iter().map(|machine| self.read(site, machine, sender.clone()));
-        let mut reached = Vec::new();
-        for read in reads {
-            reached.push(read);
+        let ask = Ask::Logs { server: self.server.clone(), lines: self.lines, follow: self.follow };
+        let mut reads = JoinSet::new();
+        for machine in machines {
+            let (identity, name) = (site.identity.clone(), site.plan.site.clone());
+            reads.spawn(read(identity, name, Machine::clone(machine), ask.clone(), sender.clone()));
         }
         drop(sender);
-        let print = async {
-            let mut batch = Vec::new();
-            while gather(&mut receiver, &mut batch).await {
-                batch.sort_by(|a: &Line, b: &Line| time(&a.text).cmp(time(&b.text)));
-                for line in batch.drain(..) {
-                    out::line(&format!("{} {}", out::faint(&format!("{:<12}", line.server)), line.text));
-                }
+        let mut batch = Vec::new();
+        while gather(&mut receiver, &mut batch).await {
+            batch.sort_by(|a: &Line, b: &Line| time(&a.text).cmp(time(&b.text)));
+            for line in batch.drain(..) {
+                out::line(&format!("{} {}", out::faint(&format!("{:<12}", line.server)), line.text));
             }
-        };
-        let (results, ()) = tokio::join!(all(reached), print);
+        }
+        let results = reads.join_all().await;
         if results.iter().all(Result::is_err) {
             return Err(site.is_not_up());
         }
@@ -74,49 +79,38 @@ impl Logs {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
 
-    async fn read(
-        &self,
-        site: &Site,
-        machine: &Machine,
-        lines: mpsc::Sender<Line>,
-    ) -> Result<(), link::api::ApiError> {
-        let mut conversation = site.agent(machine).await?;
-        let ask = Ask::Logs { server: self.server.clone(), lines: self.lines, follow: self.follow };
-        conversation.ask(&ask).await?;
-        while let Answer::Log { server, line: text } = conversation.answer().await? {
-            if lines.send(Line { server, text }).await.is_err() {
-                break;
-            }
+/// Passes on the lines of one machine until there are no more.
+async fn read(
+    identity: Identity,
+    site: String,
+    machine: Machine,
+    ask: Ask,
+    lines: mpsc::Sender<Line>,
+) -> Result<(), ApiError> {
+    let mut conversation = call(&identity, &site, &machine.name, machine.agent).await?;
+    conversation.ask(&ask).await?;
+    while let Answer::Log { server, line: text } = conversation.answer().await? {
+        if lines.send(Line { server, text }).await.is_err() {
+            break;
         }
-        Ok(())
     }
+    Ok(())
 }
 
-/// Waits for all at once. A handful of machines: no need for a library of combinators.
-async fn all<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
-    let mut futures: Vec<_> = futures.into_iter().map(|future| (Box::pin(future), None)).collect();
-    std::future::poll_fn(|context| {
-        let mut pending = false;
-        for (future, output) in futures.iter_mut().filter(|(_, output)| output.is_none()) {
-            match future.as_mut().poll(context) {
-                std::task::Poll::Ready(value) => *output = Some(value),
-                std::task::Poll::Pending => pending = true,
-            }
-        }
-        if pending { std::task::Poll::Pending } else { std::task::Poll::Ready(()) }
-    })
-    .await;
-    futures.into_iter().filter_map(|(_, output)| output).collect()
-}
-
-/// Collects lines until none has come for a moment. False when there will be no more.
+/// Collects lines until none has come for a moment, within bounds: a log that never pauses is printed all the
+/// same. False when there will be no more.
 async fn gather(receiver: &mut mpsc::Receiver<Line>, batch: &mut Vec<Line>) -> bool {
     match receiver.recv().await {
         Some(line) => batch.push(line),
         None => return false,
     }
-    while let Ok(Some(line)) = tokio::time::timeout(GATHER, receiver.recv()).await {
+    let end = Instant::now() + LONGEST;
+    while batch.len() < BATCH
+        && let Ok(Some(line)) =
+            tokio::time::timeout_at(end.min(Instant::now() + GATHER), receiver.recv()).await
+    {
         batch.push(line);
     }
     true
