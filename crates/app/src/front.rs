@@ -3,7 +3,7 @@
 //! The web server on this machine reads the same board and goes to the workers by itself.
 
 use link::board::{Board, Column};
-use relay::{Edits, Ended, Exchange};
+use relay::{Edits, Ended, Exchange, Way};
 
 /// Where the web servers ask whether this server can take requests.
 pub(crate) const HEALTH: &str = "/.dolmen/health";
@@ -27,7 +27,8 @@ impl relay::Handler for Front {
         let mut tried = Vec::new();
         let mut last = None;
         while let Some(claim) = self.board.claim(Column::App, |slot| tried.contains(&slot)) {
-            match exchange.forward(claim.address.into(), None, &Edits::via(&self.via, &self.via)).await {
+            let way = Way::new(claim.address.into(), None);
+            match exchange.forward(way, &Edits::via(&self.via, &self.via)).await {
                 Ok(_) => return Ok(()),
                 Err(error) if error.elsewhere() => {
                     tracing::debug!("worker {} did not take a request: {error}", claim.slot + 1);

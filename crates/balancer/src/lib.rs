@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use link::report::State;
 use plan::Place;
-use relay::{Serving, Settings, Stop};
+use relay::{Alarm, Serving, Settings, Stop};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
@@ -60,7 +60,8 @@ pub fn run(mut start: link::Start) -> Result<(), Error> {
     relay::raise_descriptor_limit();
     let source = matches!(start.plan.place, Place::Up { .. }).then_some(start.me.address);
     let seed = choose::key::hash(start.me.name.as_bytes());
-    let pools = Arc::new(Pools::new(&planned, source, seed));
+    let alarm = Alarm::default();
+    let pools = Arc::new(Pools::new(&planned, source, seed, &alarm));
     let pass = Pass {
         via: format!("1.1 {}", start.me.name),
         shows_via: planned.shows_via,
@@ -69,7 +70,7 @@ pub fn run(mut start: link::Start) -> Result<(), Error> {
         pools: Arc::clone(&pools),
     };
     let stop = Stop::default();
-    let mut settings = Settings::new(planned.timeouts).admitted(start.line.admission());
+    let mut settings = Settings::new(planned.timeouts).admitted(start.line.admission()).alarmed(alarm);
     if let Some(connections) = planned.limits.connections {
         settings.limits.connections = (connections as usize).div_ceil(listeners.len());
     }

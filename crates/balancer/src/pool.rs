@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use relay::{Edits, Exchange, Fleet, ForwardError, HeadEdits, Tried};
+use relay::{Alarm, Edits, Exchange, Fleet, ForwardError, HeadEdits, Tried};
 
 use crate::budget::Budget;
 use crate::choose::{Asked, Chooser};
@@ -28,10 +28,12 @@ pub(crate) struct Pool {
 pub(crate) struct Pools(Vec<Pool>);
 
 impl Pools {
-    pub(crate) fn new(planned: &plan::Balancer, source: Option<IpAddr>, seed: u64) -> Self {
+    /// `alarm` rings whenever a server comes or goes.
+    pub(crate) fn new(planned: &plan::Balancer, source: Option<IpAddr>, seed: u64, alarm: &Alarm) -> Self {
         // Without any pool there is still one, empty, that answers 503.
         let own = Some(&planned.pool).filter(|own| !own.servers.is_empty() || planned.pools.is_empty());
-        Self(own.into_iter().chain(&planned.pools).map(|planned| Pool::new(planned, source, seed)).collect())
+        let pools = own.into_iter().chain(&planned.pools);
+        Self(pools.map(|planned| Pool::new(planned, source, seed, alarm)).collect())
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&Pool> {
@@ -45,10 +47,11 @@ impl Pools {
 
 impl Pool {
     /// `source`: where connections come from, when that matters. `seed`: see [`Chooser::new`].
-    pub(crate) fn new(planned: &plan::Pool, source: Option<IpAddr>, seed: u64) -> Self {
+    fn new(planned: &plan::Pool, source: Option<IpAddr>, seed: u64, alarm: &Alarm) -> Self {
         let fleet = Fleet::new(planned.servers.clone(), planned.check.clone(), source)
             .ejecting(planned.eject)
-            .starting_slowly(planned.slow_start_ms);
+            .starting_slowly(planned.slow_start_ms)
+            .alarming(alarm.clone());
         Self {
             name: planned.name.clone(),
             chooser: Chooser::new(planned, &fleet, seed),
@@ -63,11 +66,12 @@ impl Pool {
     pub(crate) async fn pass(&self, exchange: &mut Exchange<'_>, edits: &Edits<'_>) -> Result<(), u16> {
         let asked =
             Asked { client: exchange.client().ip(), request: exchange.request(), now: exchange.began() };
-        let second = exchange.began().saturating_duration_since(self.began).as_secs() as u32;
-        self.budget.request(second);
+        self.budget.request(self.second(exchange.began()));
         let mut tried = Tried::default();
-        for number in 0..TRIES {
-            if number > 0 && !self.budget.retry(second) {
+        // The first try needs none.
+        let mut granted = true;
+        for _ in 0..TRIES {
+            if !granted && !self.may_retry() {
                 tracing::debug!("no second try for {exchange:?}: too many others had one");
                 break;
             }
@@ -75,20 +79,41 @@ impl Pool {
                 break;
             };
             tried.add(index);
-            match self.at(exchange, index, edits).await {
+            let leave = |losses| {
+                self.fleet.losses(index) != losses && self.is_another_open(&tried) && self.may_retry()
+            };
+            match self.at(exchange, index, &leave, edits).await {
                 Ok(()) => return Ok(()),
-                Err(error) if error.elsewhere() => {}
+                // It has left with what the budget granted.
+                Err(ForwardError::Lost) => granted = true,
+                Err(error) if error.elsewhere() => granted = false,
                 Err(error) => return Err(error.status()),
             }
         }
         Err(503)
     }
 
-    /// Sends the request to one server, and notes how that went.
+    /// Takes one retry from the budget, if there is one.
+    fn may_retry(&self) -> bool {
+        self.budget.retry(self.second(Instant::now()))
+    }
+
+    fn second(&self, now: Instant) -> u32 {
+        now.saturating_duration_since(self.began).as_secs() as u32
+    }
+
+    fn is_another_open(&self, tried: &Tried) -> bool {
+        (0..self.fleet.len())
+            .any(|index| !tried.has(index) && self.fleet.is_up(index) && self.fleet.target(index).weight > 0)
+    }
+
+    /// Sends the request to one server; it leaves again when `leave` says so, given how often the server had been lost
+    /// when it was asked. Notes how that went.
     async fn at(
         &self,
         exchange: &mut Exchange<'_>,
         index: usize,
+        leave: &dyn Fn(u32) -> bool,
         edits: &Edits<'_>,
     ) -> Result<(), ForwardError> {
         let sticky = self.chooser.sticky.as_ref();
@@ -102,8 +127,9 @@ impl Pool {
             None => *edits,
         };
         let asked = self.chooser.goes_by_time().then(Instant::now);
-        let result =
-            exchange.forward(self.fleet.target(index).address, self.fleet.source(index), &edits).await;
+        let way = self.fleet.way(index);
+        let leave = || leave(way.losses);
+        let result = exchange.forward(way.leaving(&leave), &edits).await;
         if let (Some(asked), Some(first_byte)) = (asked, exchange.first_byte()) {
             let answered = exchange.began() + first_byte;
             self.chooser.answered(index, answered.saturating_duration_since(asked), answered);

@@ -3,6 +3,8 @@
 
 #[path = "traffic/algorithms.rs"]
 mod algorithms;
+#[path = "traffic/faults.rs"]
+mod faults;
 #[path = "traffic/health.rs"]
 mod health;
 #[path = "traffic/resilience.rs"]

@@ -10,7 +10,7 @@ pub mod pace;
 mod question;
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,9 @@ use plan::{Check, Eject, Target};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
+use crate::alarm::Alarm;
 use crate::forward::error::ForwardError;
+use crate::forward::way::Way;
 
 use ejection::Ejection;
 use health::Health;
@@ -42,6 +44,7 @@ pub struct Fleet {
     /// Grows with each change of a state.
     changes: AtomicUsize,
     changed: Notify,
+    alarm: Alarm,
 }
 
 #[derive(Debug)]
@@ -49,6 +52,8 @@ struct Member {
     target: Target,
     /// Whether it is in rotation.
     up: AtomicBool,
+    /// How often checks have taken it out.
+    losses: AtomicU32,
     /// Since when, where that matters: until its slow start is over. 0: long ago.
     up_since_ms: AtomicU64,
     /// Whether a request to it failed since the last one that did not: most requests need not take the lock.
@@ -99,6 +104,7 @@ impl Fleet {
         let members = targets.into_iter().map(|target| Member {
             target,
             up: AtomicBool::new(false),
+            losses: AtomicU32::new(0),
             up_since_ms: AtomicU64::new(0),
             suspect: AtomicBool::new(false),
             seen: Mutex::default(),
@@ -114,6 +120,7 @@ impl Fleet {
             source,
             changes: AtomicUsize::new(0),
             changed: Notify::new(),
+            alarm: Alarm::default(),
         }
     }
 
@@ -127,6 +134,11 @@ impl Fleet {
         Self { slow_start_ms, ..self }
     }
 
+    /// Rings when a target came or went.
+    pub fn alarming(self, alarm: Alarm) -> Self {
+        Self { alarm, ..self }
+    }
+
     pub fn len(&self) -> usize {
         self.members.len()
     }
@@ -137,6 +149,17 @@ impl Fleet {
 
     pub fn target(&self, index: usize) -> &Target {
         &self.members[index].target
+    }
+
+    /// The way to this target, as things are now.
+    pub fn way(&self, index: usize) -> Way<'static> {
+        let losses = self.losses(index);
+        Way { losses, ..Way::new(self.members[index].target.address, self.source(index)) }
+    }
+
+    /// How often its checks have taken this target out of rotation.
+    pub fn losses(&self, index: usize) -> u32 {
+        self.members[index].losses.load(Ordering::Relaxed)
     }
 
     /// The source address for connections to this target: none where it could not lead there.
@@ -197,7 +220,16 @@ impl Fleet {
             return;
         }
         tracing::debug!("{}: {error}", self.members[index].target.name);
-        if error.elsewhere() || matches!(error, ForwardError::FirstByteLate | ForwardError::Died { .. }) {
+        let counts = match error {
+            // Its checks have spoken already.
+            ForwardError::Lost => false,
+            // That may be of the one request, as an answer of 500 may.
+            ForwardError::BadResponse(_) | ForwardError::Truncated | ForwardError::BodyLate => {
+                self.eject.statuses
+            }
+            _ => true,
+        };
+        if counts {
             self.speak_against(index, &error.to_string());
         }
     }
@@ -293,6 +325,10 @@ impl Fleet {
         let mut seen = member.seen();
         let change = seen.health.checked(asked.is_ok(), text, self.check.rise, self.check.fall);
         if let Some(change) = change {
+            if !change.up {
+                member.losses.fetch_add(1, Ordering::Relaxed);
+                seen.ejection.superseded();
+            }
             self.apply(member, &seen, &change.because, change.first);
         }
     }
@@ -313,6 +349,7 @@ impl Fleet {
             tracing::warn!("{name} is {state}: {because}");
         }
         self.changed.notify_waiters();
+        self.alarm.ring();
     }
 
     fn ms(&self, now: Instant) -> u64 {

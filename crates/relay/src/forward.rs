@@ -6,8 +6,8 @@
 pub mod error;
 mod pump;
 mod upstream;
+pub mod way;
 
-use std::net::{IpAddr, SocketAddr};
 use std::task::{Context, Poll};
 
 use crate::codec::body::Body;
@@ -22,6 +22,7 @@ use crate::tunnel;
 use error::ForwardError;
 use pump::{Broken, Pump};
 use upstream::Upstream;
+use way::Way;
 
 /// Changes on the way: to the request, and to its answer.
 #[derive(Clone, Copy, Debug, Default)]
@@ -61,44 +62,44 @@ enum Sending {
 }
 
 impl Exchange<'_> {
-    /// Sends the request to `target` (from `source`, when given) and passes its answer on. After an error for
+    /// Sends the request to a target and passes its answer on. After an error for
     /// which [`ForwardError::elsewhere`] is true, the same request can be forwarded to another target.
     /// Once the answer has begun an error only says that the exchange is over: `reply` then fails as well.
-    pub async fn forward(
-        &mut self,
-        target: SocketAddr,
-        source: Option<IpAddr>,
-        edits: &Edits<'_>,
-    ) -> Result<Forwarded, ForwardError> {
+    pub async fn forward(&mut self, way: Way<'_>, edits: &Edits<'_>) -> Result<Forwarded, ForwardError> {
         if self.is_answered() {
             return Err(ForwardError::Over);
         }
         self.outcome.tries += 1;
-        self.outcome.target = Some(target);
+        self.outcome.target = Some(way.target);
         if self.outcome.tries > 1 {
             self.thread.counts().retries.add(1);
         }
         // What cannot be sent a second time is sent only where somebody certainly listens.
         let sure = !self.head.is_idempotent() || self.body != Body::NONE;
-        if let Some(upstream) = Upstream::reuse(self.thread, (target, source), sure) {
+        if let Some(upstream) = Upstream::reuse(self.thread, &way, sure) {
             self.outcome.reused = true;
-            match self.on(upstream, edits).await {
+            match self.on(upstream, &way, edits).await {
                 // It was closed while it was idle, which says nothing about the target.
                 Err(error) if error.elsewhere() && error.is_death() => {
-                    self.thread.pool.forget((target, source));
+                    self.thread.pool.forget((way.target, way.source));
                 }
                 result => return result,
             }
         }
         self.outcome.reused = false;
-        let upstream = Upstream::connect(self.thread, &self.client.deadline, (target, source)).await?;
-        self.on(upstream, edits).await
+        let upstream = Upstream::connect(self.thread, &self.client.deadline, &way).await?;
+        self.on(upstream, &way, edits).await
     }
 
     /// The whole exchange on one connection to a target, which then goes to the pool or is closed.
-    async fn on(&mut self, mut upstream: Upstream, edits: &Edits<'_>) -> Result<Forwarded, ForwardError> {
+    async fn on(
+        &mut self,
+        mut upstream: Upstream,
+        way: &Way<'_>,
+        edits: &Edits<'_>,
+    ) -> Result<Forwarded, ForwardError> {
         let mut answer = self.thread.take_answer_head();
-        let result = self.attempt(&mut upstream, &mut answer, edits).await;
+        let result = self.attempt(&mut upstream, &mut answer, way, edits).await;
         self.thread.give_answer_head(answer);
         upstream.finish(self.thread);
         result.map_err(|error| self.note(error))
@@ -108,13 +109,14 @@ impl Exchange<'_> {
         &mut self,
         upstream: &mut Upstream,
         answer: &mut ResponseHead,
+        way: &Way<'_>,
         edits: &Edits<'_>,
     ) -> Result<Forwarded, ForwardError> {
         let mut request = Pump::new(self.body.clone());
         let before = self.client.buffer.len();
         self.prepend_request(upstream, &mut request, edits);
         let mut sending = Sending::Underway;
-        let body = match self.until_answer(upstream, &mut request, &mut sending, answer, edits).await {
+        let body = match self.until_answer(upstream, &mut request, &mut sending, answer, way, edits).await {
             Ok(body) => body,
             Err(error) => {
                 self.take_back(request, before);
@@ -161,6 +163,7 @@ impl Exchange<'_> {
         request: &mut Pump,
         sending: &mut Sending,
         answer: &mut ResponseHead,
+        way: &Way<'_>,
         edits: &Edits<'_>,
     ) -> Result<Body, ForwardError> {
         // A client that waits for 100 is not late, the target is.
@@ -174,6 +177,9 @@ impl Exchange<'_> {
                     Poll::Ready(Ok(body)) => return Poll::Ready(Ok(body)),
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(self.died(error, request))),
                     Poll::Pending => {}
+                }
+                if self.may_repeat(request) && way.leave.is_some_and(|leave| leave()) {
+                    return Poll::Ready(Err(ForwardError::Lost));
                 }
                 if *sending == Sending::Complete && !request.waits {
                     request.waits = true;
@@ -236,12 +242,14 @@ impl Exchange<'_> {
     /// A connection that died before an answer: whether the request may go elsewhere.
     fn died(&self, error: ForwardError, request: &Pump) -> ForwardError {
         match error {
-            ForwardError::Died { error, .. } => {
-                let again = self.head.is_idempotent() && self.body == Body::NONE || request.moved == 0;
-                ForwardError::Died { error, again }
-            }
+            ForwardError::Died { error, .. } => ForwardError::Died { error, again: self.may_repeat(request) },
             other => other,
         }
+    }
+
+    /// Whether nothing of it was sent, or it is whole and may be done twice.
+    fn may_repeat(&self, request: &Pump) -> bool {
+        request.moved == 0 || self.body == Body::NONE && self.head.is_idempotent()
     }
 
     /// Passes 1xx on, but not to HTTP/1.0 (RFC 9110 section 15.2).
@@ -365,9 +373,10 @@ impl Exchange<'_> {
         let cause = match &error {
             ForwardError::ClientGone | ForwardError::BadRequest(_) | ForwardError::Over => Cause::Client,
             ForwardError::ClientLate => Cause::ClientLate,
-            ForwardError::FirstByteLate | ForwardError::BodyLate | ForwardError::ConnectLate => {
-                Cause::TargetLate
-            }
+            ForwardError::FirstByteLate
+            | ForwardError::BodyLate
+            | ForwardError::ConnectLate
+            | ForwardError::Lost => Cause::TargetLate,
             _ => Cause::Target,
         };
         self.outcome.cause = Some(cause);

@@ -21,10 +21,10 @@
 //!             let Some(member) = self.fleet.next(&tried) else {
 //!                 return exchange.reply(503, &[("retry-after", "1")], b"nobody there").await;
 //!             };
-//!             tried.add(member.index);
-//!             match exchange.forward(member.address, None, &Edits::default()).await {
+//!             tried.add(member);
+//!             match exchange.forward(self.fleet.way(member), &Edits::default()).await {
 //!                 Ok(_) => return Ok(()),
-//!                 Err(error) if error.elsewhere() => self.fleet.failed(member.index, &error),
+//!                 Err(error) if error.elsewhere() => self.fleet.failed(member, &error),
 //!                 Err(error) => return exchange.reply(error.status(), &[], b"").await,
 //!             }
 //!         }
@@ -41,6 +41,7 @@
 //! `codec` is sans-IO: bytes in, meaning out; it never opens a socket and never looks at a clock. All system calls
 //! on connections are in [`stream`], which is the seam where another driver than epoll can be put.
 
+mod alarm;
 mod buffer;
 mod clock;
 pub mod codec;
@@ -61,12 +62,14 @@ mod stream;
 mod thread;
 mod tunnel;
 
+pub use alarm::Alarm;
 pub use codec::request::RequestHead;
 pub use codec::write::{HeadEdits, Via};
 pub use counters::Counters;
 pub use exchange::{Ended, Exchange, Handler};
 pub use fleet::{Fleet, Tried};
 pub use forward::error::ForwardError;
+pub use forward::way::Way;
 pub use forward::{Edits, Forwarded};
 pub use introduction::Introduction;
 pub use limits::{Limits, Settings, raise_descriptor_limit};

@@ -4,6 +4,8 @@
 use plan::Timeouts;
 use tokio::sync::watch;
 
+use crate::alarm::Alarm;
+
 /// What a server wants of the engine.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -11,17 +13,23 @@ pub struct Settings {
     pub limits: Limits,
     /// Becomes true when the listeners take connections. None: they do.
     pub admission: Option<watch::Receiver<bool>>,
+    /// Rung when requests that wait for a target should ask whether to go on waiting.
+    pub alarm: Alarm,
 }
 
 impl Settings {
     pub fn new(timeouts: Timeouts) -> Self {
-        Self { timeouts, limits: Limits::default(), admission: None }
+        Self { timeouts, limits: Limits::default(), admission: None, alarm: Alarm::default() }
     }
 
     /// Accepts only once this is true. An event loop that saw a listener while it was closed takes it for closed
     /// ever after, so one that somebody else opens later must not be registered before.
     pub fn admitted(self, admission: watch::Receiver<bool>) -> Self {
         Self { admission: Some(admission), ..self }
+    }
+
+    pub fn alarmed(self, alarm: Alarm) -> Self {
+        Self { alarm, ..self }
     }
 }
 

@@ -20,29 +20,32 @@ pub(crate) struct Pool {
 #[derive(Debug)]
 struct Idle {
     stream: Stream,
+    /// How often its target had been lost when it was made.
+    losses: u32,
     /// The tick at which it is closed.
     until: u64,
 }
 
 impl Pool {
     /// The connection that was used last: the others may so grow old and be closed.
-    /// `sure` asks the kernel whether it still lives, at the price of a system call.
-    pub(crate) fn take(&self, route: Route, sure: bool) -> Option<Stream> {
+    /// `losses`: how often the target was lost; a connection from before is dropped. `sure` asks the kernel whether it
+    /// still lives, at the price of a system call.
+    pub(crate) fn take(&self, route: Route, losses: u32, sure: bool) -> Option<Stream> {
         let mut idle = self.idle.borrow_mut();
         let idle = idle.get_mut(&route)?;
-        while let Some(Idle { stream, .. }) = idle.pop() {
-            if stream.is_quiet() && (!sure || stream.is_quiet_for_sure()) {
+        while let Some(Idle { stream, losses: then, .. }) = idle.pop() {
+            if then == losses && stream.is_quiet() && (!sure || stream.is_quiet_for_sure()) {
                 return Some(stream);
             }
         }
         None
     }
 
-    pub(crate) fn give(&self, route: Route, stream: Stream, until: u64, limit: usize) {
+    pub(crate) fn give(&self, route: Route, losses: u32, stream: Stream, until: u64, limit: usize) {
         let mut idle = self.idle.borrow_mut();
         let idle = idle.entry(route).or_default();
         if idle.len() < limit {
-            idle.push(Idle { stream, until });
+            idle.push(Idle { stream, losses, until });
         }
     }
 

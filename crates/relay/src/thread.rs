@@ -21,6 +21,8 @@ pub(crate) struct Thread {
     pub(crate) buffers: Buffers,
     /// Whether connections are to end as soon as they can.
     pub(crate) draining: Cell<bool>,
+    /// How often the alarm had rung when this thread looked.
+    heard: Cell<usize>,
     counters: Counters,
     index: usize,
     date: RefCell<DateText>,
@@ -39,6 +41,7 @@ impl Thread {
             pool: Pool::default(),
             buffers: Buffers::default(),
             draining: Cell::new(false),
+            heard: Cell::new(0),
             counters,
             index,
             date: RefCell::default(),
@@ -58,9 +61,11 @@ impl Thread {
         self.counts().open.get() > 0 || !self.pool.is_empty()
     }
 
-    /// Once a tick: deadlines, old connections.
+    /// Once a tick: deadlines, old connections, and whether all are to look up.
     pub(crate) fn turn(&self) {
-        self.clock.turn(self.draining.get());
+        let rings = self.settings.alarm.rings();
+        let rang = self.heard.replace(rings) != rings;
+        self.clock.turn(rang || self.draining.get());
         self.pool.sweep(self.clock.now());
     }
 

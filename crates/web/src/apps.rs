@@ -3,13 +3,13 @@
 //! The app server on this machine publishes its ready workers; a request that is its turn goes to the least busy
 //! of them without the step over the app server. Any other app server is asked over the network.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use link::board::{Board, Claim, Column, SLOTS};
 use plan::{Plan, Server};
-use relay::{Edits, Ended, Exchange, Fleet, ForwardError, Introduction, Tried, page};
+use relay::{Edits, Ended, Exchange, Fleet, ForwardError, Introduction, Tried, Way, page};
 
 /// What a client is told to wait, in seconds, when no app server is up.
 const RETRY_AFTER: (&str, &str) = ("retry-after", "1");
@@ -72,7 +72,7 @@ impl Apps {
         let mut status = 503;
         while let Some(index) = self.next(&tried) {
             tried.add(index);
-            match self.at(exchange, index, set).await {
+            match self.at(exchange, index, &tried, set).await {
                 Ok(()) => return Ok(()),
                 Err(error) if error.elsewhere() => {}
                 Err(error) => {
@@ -95,6 +95,10 @@ impl Apps {
         order().filter(open).find(|index| !is_backup(index)).or_else(|| order().find(open))
     }
 
+    fn is_another_open(&self, tried: &Tried) -> bool {
+        (0..self.fleet.len()).any(|index| !tried.has(index) && self.can_serve(index))
+    }
+
     /// Up by its checks; the one on this machine also while it has ready workers, checks or not.
     fn can_serve(&self, index: usize) -> bool {
         self.fleet.is_up(index) || self.workers_of(index).is_some_and(|board| board.ready() > 0)
@@ -109,6 +113,7 @@ impl Apps {
         &self,
         exchange: &mut Exchange<'_>,
         index: usize,
+        tried: &Tried,
         set: &[(&str, &str)],
     ) -> Result<(), ForwardError> {
         if let Some(board) = self.workers_of(index)
@@ -117,8 +122,10 @@ impl Apps {
             return result;
         }
         let edits = Edits::new(set, &self.via, &self.via);
-        let target = self.fleet.target(index).address;
-        match exchange.forward(target, self.fleet.source(index), &edits).await {
+        let way = self.fleet.way(index);
+        // A frozen app server is left as soon as its checks say so, where another can take the request.
+        let leave = || self.fleet.losses(index) != way.losses && self.is_another_open(tried);
+        match exchange.forward(way.leaving(&leave), &edits).await {
             Ok(_) => {
                 self.fleet.served(index);
                 Ok(())
@@ -142,7 +149,7 @@ impl Apps {
         let mut refused = Refused::default();
         for _ in 0..WORKER_TRIES {
             let claim: Claim = board.claim(Column::Web, |slot| refused.has(slot))?;
-            match exchange.forward(SocketAddr::V4(claim.address), self.source, &edits).await {
+            match exchange.forward(Way::new(claim.address.into(), self.source), &edits).await {
                 Ok(_) => return Some(Ok(())),
                 Err(error) if error.elsewhere() => {
                     tracing::debug!("worker {}: {error}", claim.address);

@@ -23,7 +23,7 @@ use std::time::Duration;
 use link::board::{Board, Column};
 use link::report::State;
 use plan::Place;
-use relay::{Fleet, Serving, Settings, Stop};
+use relay::{Alarm, Fleet, Serving, Settings, Stop};
 
 use apps::Apps;
 use file::Root;
@@ -66,11 +66,12 @@ pub fn run(mut start: link::Start) -> Result<(), Error> {
     }
     relay::raise_descriptor_limit();
     let source = matches!(start.plan.place, Place::Up { .. }).then_some(start.me.address);
-    let fleet = Arc::new(Fleet::new(planned.app, planned.check, source));
+    let alarm = Alarm::default();
+    let fleet = Arc::new(Fleet::new(planned.app, planned.check, source).alarming(alarm.clone()));
     let apps = Apps::new(&start.plan, &start.me, Arc::clone(&fleet), start.board.clone());
     let web = Web::new(root, apps);
     let stop = Stop::default();
-    let settings = Settings::new(planned.timeouts).admitted(start.line.admission());
+    let settings = Settings::new(planned.timeouts).admitted(start.line.admission()).alarmed(alarm);
     let serving = relay::serve(listeners, settings, stop.clone(), move |_| web.clone())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let within = runtime.block_on(attend(&start, &fleet, &serving))?;

@@ -27,6 +27,8 @@ pub struct Server {
 pub struct Mood {
     /// What the check is told.
     pub healthy: AtomicBool,
+    /// Whether checks are as slow as all else.
+    pub checks_wait: AtomicBool,
     /// Every answer comes so much later.
     pub delay_ms: AtomicU64,
     /// Requests that wait for that.
@@ -42,6 +44,9 @@ impl Handler for Named {
     async fn handle(&self, exchange: &mut Exchange<'_>) -> Result<(), Ended> {
         let request = exchange.request();
         if request.path() == "/.dolmen/health" {
+            if self.1.checks_wait.load(Ordering::SeqCst) {
+                tokio::time::sleep(Duration::from_millis(self.1.delay_ms.load(Ordering::SeqCst))).await;
+            }
             let status = if self.1.healthy.load(Ordering::SeqCst) { 200 } else { 503 };
             return exchange.reply(status, &[], b"").await;
         }
@@ -76,6 +81,7 @@ impl Server {
         let stop = Stop::default();
         let mood = Arc::new(Mood {
             healthy: AtomicBool::new(true),
+            checks_wait: AtomicBool::new(false),
             delay_ms: AtomicU64::new(0),
             busy: AtomicUsize::new(0),
             asked: AtomicUsize::new(0),
@@ -123,13 +129,24 @@ pub struct Balancer {
 
 impl Balancer {
     pub fn before(servers: &[&Server], change: impl Fn(&mut plan::Balancer)) -> Self {
+        let addresses: Vec<_> = servers.iter().map(|server| server.address).collect();
+        let moods = servers.iter().map(|server| Arc::clone(&server.mood)).collect();
+        let mut balancer = Self::at(&addresses, change);
+        balancer.moods = moods;
+        if !servers.is_empty() {
+            balancer.wait(|answer| answer.status == 200);
+        }
+        balancer
+    }
+
+    pub fn at(servers: &[SocketAddr], change: impl Fn(&mut plan::Balancer)) -> Self {
         let mut plan = plan();
         let balancer = plan.balancer.as_mut().unwrap();
         let section = &mut balancer.pool;
         let pattern = section.servers.remove(0);
-        for (index, server) in servers.iter().enumerate() {
+        for (index, address) in servers.iter().enumerate() {
             let name = format!("web-{}", index + 1);
-            section.servers.push(plan::Target { name, address: server.address, ..pattern.clone() });
+            section.servers.push(plan::Target { name, address: *address, ..pattern.clone() });
         }
         section.check = plan::Check {
             path: "/.dolmen/health".into(),
@@ -157,14 +174,9 @@ impl Balancer {
             secrets: Secrets::default(),
             line,
         };
-        let (line, moods) =
-            (start.line.clone(), servers.iter().map(|server| Arc::clone(&server.mood)).collect());
+        let line = start.line.clone();
         let thread = std::thread::spawn(move || balancer::run(start));
-        let balancer = Self { address, orders, thread: Some(thread), line, moods, _site: site };
-        if !servers.is_empty() {
-            balancer.wait(|answer| answer.status == 200);
-        }
-        balancer
+        Self { address, orders, thread: Some(thread), line, moods: Vec::new(), _site: site }
     }
 
     pub fn get(&self, path: &str) -> Answer {

@@ -64,6 +64,15 @@ impl Ejection {
         self.failures = 0;
     }
 
+    /// Checks have taken the target out as well: from now on they alone say when it is back, and what requests saw of
+    /// the same trouble is not held against it.
+    pub fn superseded(&mut self) {
+        if self.until_ms.take().is_some() {
+            self.times -= 1;
+        }
+        self.failures = 0;
+    }
+
     /// Says that its time is over when it is.
     pub fn due(&mut self, rule: &Eject, now_ms: u64) -> Option<String> {
         let until_ms = self.until_ms.filter(|until_ms| now_ms >= *until_ms)?;
@@ -129,6 +138,16 @@ mod tests {
         ejection.due(&rule(), 1_000).unwrap();
         ejection.worked();
         assert!(eject(&mut ejection, 1_000 + FORGIVEN_MS).ends_with("ejected for 1 s"));
+    }
+
+    #[test]
+    fn what_checks_see_as_well_is_not_held_against_it() {
+        let mut ejection = Ejection::default();
+        for now in [0, 10_000] {
+            assert!(eject(&mut ejection, now).ends_with("ejected for 1 s"));
+            ejection.superseded();
+            assert!(!ejection.is_out());
+        }
     }
 
     #[test]

@@ -32,7 +32,7 @@ impl Health {
     /// A check was good or bad. The first one decides alone: a server that has just begun should serve at once.
     pub fn checked(&mut self, good: bool, text: &str, rise: u32, fall: u32) -> Option<Change> {
         let Some(up) = self.up else {
-            return Some(self.turn(good, format!("the first check {}", said(good, text)), true));
+            return Some(self.turn(good, format!("the first check {}: {text}", said(good)), true));
         };
         if good == up {
             self.against = 0;
@@ -42,8 +42,10 @@ impl Health {
         let needed = if good { rise } else { fall };
         (self.against >= needed).then(|| {
             let because = match self.against {
-                1 => format!("a check {}", said(good, text)),
-                count => format!("{count} checks in a row {}", said(good, text)),
+                1 => format!("a check {}: {text}", said(good)),
+                count => {
+                    format!("{count} checks in a row {}: {text}", if good { "were good" } else { "failed" })
+                }
             };
             self.turn(good, because, false)
         })
@@ -55,8 +57,8 @@ impl Health {
     }
 }
 
-fn said(good: bool, text: &str) -> String {
-    if good { format!("was good: {text}") } else { format!("failed: {text}") }
+fn said(good: bool) -> &'static str {
+    if good { "was good" } else { "failed" }
 }
 
 #[cfg(test)]
@@ -87,6 +89,7 @@ mod tests {
         let change = health.checked(false, "x", 2, 3).unwrap();
         assert_eq!(change.because, "3 checks in a row failed: x");
         assert_eq!(health.checked(true, "ok", 2, 3), None);
-        assert!(health.checked(true, "ok", 2, 3).unwrap().up);
+        let change = health.checked(true, "ok", 2, 3).unwrap();
+        assert_eq!((change.up, change.because.as_str()), (true, "2 checks in a row were good: ok"));
     }
 }

@@ -15,6 +15,8 @@ pub enum ForwardError {
     /// `again`: the request can do no harm if it is sent a second time, and is still whole.
     #[error("the connection broke before an answer: {error}")]
     Died { error: io::Error, again: bool },
+    #[error("its checks failed while a request waited for an answer")]
+    Lost,
     #[error("no answer within the time allowed")]
     FirstByteLate,
     #[error("the answer cannot be passed on: {0}")]
@@ -37,7 +39,10 @@ impl ForwardError {
     /// Whether the same request may be sent to another target: nothing was sent, or it may be done twice.
     pub fn elsewhere(&self) -> bool {
         match self {
-            ForwardError::Connect(_) | ForwardError::ConnectLate | ForwardError::NotSent(_) => true,
+            ForwardError::Connect(_)
+            | ForwardError::ConnectLate
+            | ForwardError::NotSent(_)
+            | ForwardError::Lost => true,
             ForwardError::Died { again, .. } => *again,
             _ => false,
         }
@@ -62,7 +67,10 @@ impl ForwardError {
     /// The status for the client, when no other target is left to try.
     pub fn status(&self) -> u16 {
         match self {
-            ForwardError::ConnectLate | ForwardError::FirstByteLate | ForwardError::BodyLate => 504,
+            ForwardError::ConnectLate
+            | ForwardError::FirstByteLate
+            | ForwardError::BodyLate
+            | ForwardError::Lost => 504,
             ForwardError::ClientLate => 408,
             ForwardError::BadRequest(_) | ForwardError::ClientGone => 400,
             ForwardError::Over => 500,

@@ -1,7 +1,7 @@
 //! A connection to a target, from the pool or new, and the heads that come on it.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::task::{Context, Poll, ready};
 
 use crate::buffer::Buffer;
@@ -9,17 +9,20 @@ use crate::clock::Deadline;
 use crate::codec::body::Body;
 use crate::codec::response::ResponseHead;
 use crate::codec::scan::{Found, Scan};
-use crate::pool::Route;
 use crate::stream::Stream;
 use crate::thread::Thread;
 
 use super::error::ForwardError;
+use super::way::Way;
 
 #[derive(Debug)]
 pub(super) struct Upstream {
     pub(super) stream: Stream,
     pub(super) buffer: Buffer,
-    route: Route,
+    target: SocketAddr,
+    source: Option<IpAddr>,
+    /// How often the target had been lost when this was made.
+    losses: u32,
     scan: Scan,
     /// Whether its last request and answer were both complete, and it may serve another.
     pub(super) is_reusable: bool,
@@ -27,18 +30,18 @@ pub(super) struct Upstream {
 
 impl Upstream {
     /// An idle connection that still lives, if there is one.
-    pub(super) fn reuse(thread: &Thread, route: Route, sure: bool) -> Option<Self> {
-        let stream = thread.pool.take(route, sure)?;
+    pub(super) fn reuse(thread: &Thread, way: &Way<'_>, sure: bool) -> Option<Self> {
+        let stream = thread.pool.take((way.target, way.source), way.losses, sure)?;
         thread.counts().reused.add(1);
-        Some(Self::new(stream, route))
+        Some(Self::new(stream, way))
     }
 
     pub(super) async fn connect(
         thread: &Thread,
         deadline: &Deadline,
-        route: Route,
+        way: &Way<'_>,
     ) -> Result<Self, ForwardError> {
-        let connecting = Stream::connect(route.0, route.1);
+        let connecting = Stream::connect(way.target, way.source);
         let result = match deadline.within(thread.settings.timeouts.connect_ms, connecting).await {
             Ok(result) => result.map_err(ForwardError::Connect),
             Err(_) => Err(ForwardError::ConnectLate),
@@ -49,15 +52,23 @@ impl Upstream {
         } else {
             counts.connect_failures.add(1)
         }
-        Ok(Self::new(result?, route))
+        Ok(Self::new(result?, way))
     }
 
-    fn new(stream: Stream, route: Route) -> Self {
-        Self { stream, buffer: Buffer::default(), route, scan: Scan::default(), is_reusable: false }
+    fn new(stream: Stream, way: &Way<'_>) -> Self {
+        Self {
+            stream,
+            buffer: Buffer::default(),
+            target: way.target,
+            source: way.source,
+            losses: way.losses,
+            scan: Scan::default(),
+            is_reusable: false,
+        }
     }
 
     pub(super) fn target(&self) -> SocketAddr {
-        self.route.0
+        self.target
     }
 
     pub(super) fn expect_head(&mut self) {
@@ -105,7 +116,8 @@ impl Upstream {
         if self.is_reusable && is_clean && !thread.draining.get() {
             let limits = &thread.settings.limits;
             let until = thread.clock.after_ms(limits.pool_idle_ms);
-            thread.pool.give(self.route, self.stream, until, limits.idle_per_target);
+            let route = (self.target, self.source);
+            thread.pool.give(route, self.losses, self.stream, until, limits.idle_per_target);
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use relay::{Edits, Ended, Exchange, Handler, HeadEdits, Serving, Settings, Stop, Via};
+use relay::{Edits, Ended, Exchange, Handler, HeadEdits, Serving, Settings, Stop, Via, Way};
 
 /// How long any wait of a test may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -133,7 +133,7 @@ impl Handler for InOrder {
         };
         let mut status = 503;
         for target in &self.0 {
-            match exchange.forward(*target, None, &edits).await {
+            match exchange.forward(Way::new(*target, None), &edits).await {
                 Ok(_) => return Ok(()),
                 Err(error) => {
                     status = error.status();
