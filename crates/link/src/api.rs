@@ -2,8 +2,8 @@
 //!
 //! Frames (see [`crate::frame`]) over TLS 1.3 in which both sides show a certificate of the site's own
 //! authority; there is no unencrypted or anonymous form of it, on `up` neither. A connection begins with a
-//! [`Greeting`] from each side, then carries one [`Ask`] and its [`Answer`]s. Raft, deploys and joining become
-//! further asks, not further protocols.
+//! [`Greeting`] from each side, then carries one [`Ask`] and its [`Answer`]s; to a control server, one after another.
+//! Deploys and joining become further asks, not further protocols.
 
 mod authority;
 mod door;
@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 pub use authority::{Authority, AuthorityError, Identity, OPERATOR};
 pub use door::{ApiError, Caller, Conversation, Door, call};
 
+use crate::control::wire::{ControlAnswer, ControlAsk};
 use crate::report::{MachineReport, SiteReport};
 
 /// Grows when a frame changes its meaning. One version apart must work; more is refused with a sentence.
@@ -34,6 +35,8 @@ pub enum Ask {
     /// The last `lines` of the logs of this machine; with `follow` also what comes after, until the
     /// connection ends.
     Logs { server: Option<String>, lines: usize, follow: bool },
+    /// For a control server, which is asked one thing after another on one connection.
+    Control(ControlAsk),
     /// Operator only: ends a server at once and keeps it down.
     Kill { server: String },
     /// Operator only: lets a killed server run again.
@@ -50,6 +53,7 @@ pub enum Answer {
     Site { generation: u64, report: SiteReport },
     Machine(MachineReport),
     Log { server: String, line: String },
+    Control(ControlAnswer),
     Done,
     Refused { because: String },
 }

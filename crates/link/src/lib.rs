@@ -4,6 +4,7 @@
 //!   the [`Line`] by which it reports and takes orders. Servers use nothing else of this crate.
 //! * [`agent_end`] is the other end of that line. The socket is a Unix stream with descriptors beside the frames.
 //! * [`api`] is the agent API: frames over mutual TLS, used by agents among themselves and by the commands.
+//! * [`control`] is how servers reach what the machines agreed on.
 //! * [`board`] is the one thing that servers share without a message: the ready workers of an app server.
 //!
 //! No traffic of a client ever passes through here, and no server waits for its agent.
@@ -11,6 +12,7 @@
 pub mod agent_end;
 pub mod api;
 pub mod board;
+pub mod control;
 pub mod disk;
 pub mod frame;
 mod line;

@@ -29,7 +29,8 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Secrets by name: `app-password`, `replication-password`, `environment.NAME`, `database-url`.
+/// Secrets by name: `app-password`, `replication-password`, `environment.NAME`, `database-url`; and the
+/// certificates and key of an identity.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Secrets(BTreeMap<String, Secret>);
@@ -41,5 +42,10 @@ impl Secrets {
 
     pub fn insert(&mut self, name: impl Into<String>, secret: Secret) {
         self.0.insert(name.into(), secret);
+    }
+
+    /// Adds all of the others.
+    pub fn extend(&mut self, others: Secrets) {
+        self.0.extend(others.0);
     }
 }

@@ -87,6 +87,7 @@ async fn talk(
         Ask::Logs { server, lines, follow } => {
             return sources.logs(&mut conversation, server, lines, follow).await;
         }
+        Ask::Control(_) => Answer::Refused { because: "this is an agent, not a control server".into() },
         order if caller != Caller::Operator => {
             Answer::Refused { because: format!("only the operator may ask for {order:?}") }
         }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use link::Secrets;
 use link::agent_end::{Down, Hello, Peer, Up, Welcome};
+use link::api::Identity;
 use link::board::Board;
 use link::report::ServerReport;
 use plan::{Plan, Role, Server};
@@ -77,8 +78,13 @@ impl Surroundings {
         self.account(role).map_or_else(|| rustix::process::geteuid().as_raw(), |account| account.uid)
     }
 
+    /// What servers of this role need to know; with this machine's identity for those that talk to control.
     fn secrets(&self, role: Role) -> std::io::Result<Secrets> {
-        self.state.secrets_for(role)
+        let mut secrets = self.state.secrets_for(role)?;
+        if matches!(role, Role::Gate | Role::Database | Role::Control) {
+            secrets.extend(Identity::secrets(self.folder.path())?);
+        }
+        Ok(secrets)
     }
 
     /// Has the loop told when this process ends.

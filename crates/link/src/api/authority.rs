@@ -16,12 +16,18 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use crate::disk::{self, Access};
+use crate::{Secret, Secrets};
 
 /// The name of whoever gives orders.
 pub const OPERATOR: &str = "operator";
 
 /// Under this name, which no public DNS has, stand all machines and the operator.
 const SUFFIX: &str = "dolmen.internal";
+
+/// The files of an identity, which are also the names of its secrets.
+const CERTIFICATE: &str = "agent.crt";
+const KEY: &str = "agent.key";
+const AUTHORITY: &str = "ca.crt";
 
 #[derive(Debug, thiserror::Error)]
 pub enum AuthorityError {
@@ -70,9 +76,9 @@ impl Authority {
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
         let certificate = params.signed_by(&key, &self.issuer)?;
-        disk::replace(&folder.join("ca.crt"), self.certificate.as_bytes(), Access::Everyone)?;
-        disk::replace(&folder.join("agent.key"), key.serialize_pem().as_bytes(), Access::Owner)?;
-        disk::replace(&folder.join("agent.crt"), certificate.pem().as_bytes(), Access::Everyone)?;
+        disk::replace(&folder.join(AUTHORITY), self.certificate.as_bytes(), Access::Everyone)?;
+        disk::replace(&folder.join(KEY), key.serialize_pem().as_bytes(), Access::Owner)?;
+        disk::replace(&folder.join(CERTIFICATE), certificate.pem().as_bytes(), Access::Everyone)?;
         Ok(())
     }
 }
@@ -101,10 +107,38 @@ impl Identity {
             |file: &str, error| AuthorityError::Pem { file: folder.join(file).display().to_string(), error };
         let certificate =
             |file: &str| CertificateDer::from_pem_file(folder.join(file)).map_err(|error| pem(file, error));
-        let key = PrivateKeyDer::from_pem_file(folder.join("agent.key")).map_err(|e| pem("agent.key", e))?;
-        let chain = vec![certificate("agent.crt")?];
+        let key = PrivateKeyDer::from_pem_file(folder.join(KEY)).map_err(|e| pem(KEY, e))?;
+        Self::new(certificate(CERTIFICATE)?, key, certificate(AUTHORITY)?)
+    }
+
+    /// The same as secrets, for a server that may not read the machine's folder.
+    pub fn secrets(folder: &Path) -> std::io::Result<Secrets> {
+        let mut secrets = Secrets::default();
+        for file in [CERTIFICATE, KEY, AUTHORITY] {
+            secrets.insert(file, Secret::new(std::fs::read_to_string(folder.join(file))?));
+        }
+        Ok(secrets)
+    }
+
+    /// The identity among the secrets that a server was given.
+    pub fn given(secrets: &Secrets) -> Result<Self, AuthorityError> {
+        let text =
+            |file: &str| secrets.get(file).map(|secret| secret.reveal().as_bytes()).unwrap_or_default();
+        let pem = |file: &str, error| AuthorityError::Pem { file: format!("the secret {file}"), error };
+        let certificate =
+            |file: &str| CertificateDer::from_pem_slice(text(file)).map_err(|error| pem(file, error));
+        let key = PrivateKeyDer::from_pem_slice(text(KEY)).map_err(|error| pem(KEY, error))?;
+        Self::new(certificate(CERTIFICATE)?, key, certificate(AUTHORITY)?)
+    }
+
+    fn new(
+        certificate: CertificateDer<'static>,
+        key: PrivateKeyDer<'static>,
+        authority: CertificateDer<'static>,
+    ) -> Result<Self, AuthorityError> {
+        let chain = vec![certificate];
         let mut roots = RootCertStore::empty();
-        roots.add(certificate("ca.crt")?)?;
+        roots.add(authority)?;
         let roots = Arc::new(roots);
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let versions = [&rustls::version::TLS13];

@@ -41,6 +41,7 @@ pub enum Caller {
 }
 
 /// An open connection of either side.
+#[derive(Debug)]
 pub struct Conversation {
     stream: TlsStream<TcpStream>,
 }
