@@ -8,6 +8,8 @@
 //! The manager never deletes a data directory that was ever in use, and never guesses: where what it finds
 //! contradicts the plan it says so, touches nothing, and names the remedy.
 
+pub mod group;
+
 mod find;
 
 mod seen;
