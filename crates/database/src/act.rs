@@ -9,10 +9,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use link::disk::{Access, replace, replace_json, sync_folder};
-use rustix::process::Signal;
 
-use crate::child::Child;
 use crate::decide::{Action, bytes};
+use crate::guard::{Guard, NEVER, Order};
 use crate::manager::{Manager, Running};
 use crate::seen::Data;
 use crate::session::{STEP, Session, SessionError};
@@ -61,7 +60,7 @@ pub(crate) async fn act(manager: &mut Manager, action: Action) -> Result<(), Act
         }
         Action::Initialise => initialise(manager).await,
         Action::Clone { major } => clone(manager, major).await,
-        Action::Start { major } => start(manager, major),
+        Action::Start { major } => start(manager, major).await,
         Action::SetUp => set_up(manager).await,
         Action::SetSynchronous(waits) => set_synchronous(manager, waits),
         Action::Stop => {
@@ -153,7 +152,7 @@ fn finish(manager: &mut Manager, unfinished: &Path) -> Result<(), ActError> {
     Ok(())
 }
 
-fn start(manager: &mut Manager, major: u32) -> Result<(), ActError> {
+async fn start(manager: &mut Manager, major: u32) -> Result<(), ActError> {
     remember_identity(manager)?;
     let folder = &manager.folder;
     // Only now that no process of this data directory lives; a number in there may be somebody else's by now.
@@ -164,11 +163,9 @@ fn start(manager: &mut Manager, major: u32) -> Result<(), ActError> {
     let mut command = tool::command(&bin(manager, major)?, "postgres");
     command.arg("-D").arg(folder.data());
     command.arg("-c").arg(format!("config_file={}", folder.settings().display()));
-    let second = log.try_clone().map_err(cannot("open the log of postgres"))?;
-    command.stdout(log).stderr(second);
-    let (child, _) = Child::spawn(&mut command).map_err(cannot("start postgres"))?;
+    let guard = Guard::start(&command, log, manager.fence, NEVER).await.map_err(cannot("start postgres"))?;
     manager.set_up = false;
-    manager.postgres = Some(Running { child, since: Instant::now(), answered: false, log_from });
+    manager.postgres = Some(Running { guard, since: Instant::now(), answered: false, log_from });
     Ok(())
 }
 
@@ -198,7 +195,7 @@ fn set_synchronous(manager: &mut Manager, waits: bool) -> Result<(), ActError> {
     }
     write_settings(manager)?;
     if let Some(running) = &manager.postgres {
-        running.child.signal(Signal::HUP);
+        running.guard.order(Order::Reload);
     }
     Ok(())
 }
@@ -245,13 +242,14 @@ fn bin(manager: &Manager, major: u32) -> Result<PathBuf, ActError> {
 /// by force. What is cut short is mended by crash recovery at the next start.
 pub(crate) async fn stop(manager: &mut Manager, within: Duration) {
     if let Some(running) = &mut manager.postgres {
-        let steps = [(Signal::INT, within.mul_f32(0.7)), (Signal::QUIT, within.mul_f32(0.2))];
-        for (signal, limit) in steps {
-            running.child.signal(signal);
-            if tokio::time::timeout(limit, running.child.wait()).await.is_ok() {
+        let steps = [(Order::Fast, 0.7), (Order::Immediate, 0.2), (Order::Kill, 0.1)];
+        for (order, share) in steps {
+            running.guard.order(order);
+            let limit = within.mul_f32(share);
+            if tokio::time::timeout(limit, running.guard.wait()).await.is_ok() {
                 break;
             }
-            tracing::warn!("postgres did not stop within {:.1} s of {signal:?}", limit.as_secs_f32());
+            tracing::warn!("postgres did not stop within {:.1} s of {order:?}", limit.as_secs_f32());
         }
     }
     manager.forget_postgres();

@@ -1,25 +1,25 @@
-//! A child process that does not outlive us: the one place where postgres and its tools are started.
+//! A child process that does not outlive us: a tool of PostgreSQL, or a guard ([`crate::guard`]).
 //!
 //! The kernel kills the child when the thread that made it ends (PR_SET_PDEATHSIG), which is why [`crate::run`]
 //! starts everything from the thread that it is called on, and that thread lives as long as the process. The
-//! account has been changed long before, since a change of account clears the setting. Killing a postmaster
-//! leaves its backends alive for a moment; [`crate::leftover`] ends those.
+//! account has been changed long before, since a change of account clears the setting.
 #![allow(unsafe_code)] // one call between fork and exec, with its SAFETY reason
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitStatus};
 
 use rustix::process::{
-    Pid, PidfdFlags, Signal, getpid, getppid, kill_process_group, set_parent_process_death_signal,
+    Pid, PidfdFlags, Signal, WaitOptions, getpid, getppid, kill_process_group,
+    set_parent_process_death_signal,
 };
 use tokio::io::unix::AsyncFd;
 
 /// See the head of this file. Dropping it kills the process.
 #[derive(Debug)]
 pub(crate) struct Child {
-    child: std::process::Child,
+    pid: Pid,
     /// Becomes readable when the process ends.
     pidfd: AsyncFd<OwnedFd>,
     ended: Option<ExitStatus>,
@@ -39,19 +39,23 @@ impl Child {
         unsafe { command.pre_exec(die_with_parent) };
         let mut child = command.process_group(0).spawn()?;
         let pipes = Pipes { stdout: child.stdout.take(), stderr: child.stderr.take() };
-        let pidfd = rustix::process::pidfd_open(Pid::from_child(&child), PidfdFlags::NONBLOCK)
-            .or_else(|_| rustix::process::pidfd_open(Pid::from_child(&child), PidfdFlags::empty()))
-            .map_err(io::Error::from)
-            // SAFETY: an OwnedFd names the same open descriptor for as long as it lives.
-            .and_then(|pidfd| Ok(unsafe { AsyncFd::register(pidfd) }?));
-        match pidfd {
-            Ok(pidfd) => Ok((Self { child, pidfd, ended: None }, pipes)),
+        match Self::adopt(Pid::from_child(&child)) {
+            Ok(child) => Ok((child, pipes)),
             Err(error) => {
                 child.kill()?;
                 child.wait()?;
                 Err(error)
             }
         }
+    }
+
+    /// Takes a process that is our child although we did not make it here.
+    pub(crate) fn adopt(pid: Pid) -> io::Result<Self> {
+        let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK)
+            .or_else(|_| rustix::process::pidfd_open(pid, PidfdFlags::empty()))?;
+        // SAFETY: an OwnedFd names the same open descriptor for as long as it lives.
+        let pidfd = unsafe { AsyncFd::register(pidfd) }?;
+        Ok(Self { pid, pidfd, ended: None })
     }
 
     /// Waits until it has ended; may be dropped and called again.
@@ -68,9 +72,14 @@ impl Child {
     /// How it ended, if it has.
     pub(crate) fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
         if self.ended.is_none() {
-            self.ended = self.child.try_wait()?;
+            self.ended = self.reap(WaitOptions::NOHANG)?;
         }
         Ok(self.ended)
+    }
+
+    fn reap(&self, options: WaitOptions) -> io::Result<Option<ExitStatus>> {
+        let ended = rustix::process::waitpid(Some(self.pid), options)?;
+        Ok(ended.map(|(_, status)| ExitStatus::from_raw(status.as_raw())))
     }
 
     /// Sends a signal, unless it has ended.
@@ -79,7 +88,7 @@ impl Child {
             return;
         }
         if let Err(error) = rustix::process::pidfd_send_signal(self.pidfd.get_ref(), signal) {
-            tracing::debug!("process {} took no signal: {error}", self.child.id());
+            tracing::debug!("process {} took no signal: {error}", self.pid);
         }
     }
 }
@@ -87,12 +96,13 @@ impl Child {
 impl Drop for Child {
     fn drop(&mut self) {
         if self.ended.is_none() {
+            self.signal(Signal::KILL);
             // The whole group: pg_basebackup has a child of its own. Not reaped yet, its number is still its own.
-            if let Err(error) = kill_process_group(Pid::from_child(&self.child), Signal::KILL) {
-                tracing::debug!("process group {} took no signal: {error}", self.child.id());
+            if let Err(error) = kill_process_group(self.pid, Signal::KILL) {
+                tracing::debug!("process group {} took no signal: {error}", self.pid);
             }
-            if let Err(error) = self.child.wait() {
-                tracing::debug!("process {} cannot be reaped: {error}", self.child.id());
+            if let Err(error) = self.reap(WaitOptions::empty()) {
+                tracing::debug!("process {} cannot be reaped: {error}", self.pid);
             }
         }
     }

@@ -40,6 +40,8 @@ mod upstream;
 
 pub mod gate;
 
+pub mod guard;
+
 pub use find::{NotFound, Postgres, Version, find_postgres};
 pub use manager::{Error, run};
 pub use settings::{RefusedSetting, check_settings};

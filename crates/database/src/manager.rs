@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::SocketAddr;
-use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -12,10 +11,10 @@ use link::report::{DatabaseReport, ReplicaReport, State};
 use plan::Role;
 use rustix::fs::FlockOperation;
 
-use crate::child::Child;
 use crate::decide::{Action, Sentence, decide};
 use crate::find::{NotFound, Postgres};
 use crate::folder::Folder;
+use crate::guard::{self, Fence, Guard};
 use crate::rest::Rest;
 use crate::seen::{Answer, Data, Duty, Memory, Process, Seen, Upstream};
 use crate::session::{QUESTION, Session};
@@ -83,6 +82,8 @@ pub(crate) struct Manager {
     /// What is on disk, looked at once and again after every change of ours.
     pub(crate) data: Option<Data>,
     pub(crate) postgres: Option<Running>,
+    /// The best fence that a guard may use; it says itself which it could.
+    pub(crate) fence: Fence,
     session: Option<Session>,
     /// Whether roles, database and slots were made since this postgres started.
     pub(crate) set_up: bool,
@@ -103,9 +104,9 @@ pub(crate) struct Place {
     pub(crate) settings: BTreeMap<String, String>,
 }
 
-/// Our child.
+/// A postgres below its guard.
 pub(crate) struct Running {
-    pub(crate) child: Child,
+    pub(crate) guard: Guard,
     pub(crate) since: Instant,
     /// Whether it has answered a question yet.
     pub(crate) answered: bool,
@@ -163,6 +164,7 @@ impl Manager {
             memory,
             data: None,
             postgres: None,
+            fence: guard::best(),
             session: None,
             set_up: false,
             rest: Rest::default(),
@@ -210,7 +212,7 @@ impl Manager {
     async fn pause(&mut self, time: Duration) {
         let ended = async {
             match &mut self.postgres {
-                Some(running) => drop(running.child.wait().await),
+                Some(running) => drop(running.guard.wait().await),
                 None => std::future::pending().await,
             }
         };
@@ -240,9 +242,13 @@ impl Manager {
     /// A postgres that has ended is a failure, whatever ended it: only [`act::stop`] ends it on purpose.
     fn notice_end(&mut self) {
         let Some(running) = &mut self.postgres else { return };
-        let (how, killed) = match running.child.try_wait() {
+        if running.guard.silent_for() > guard::SILENCE {
+            tracing::warn!("the guard of postgres does not look at its deadline: both are killed");
+            running.guard.kill();
+        }
+        let (how, killed) = match running.guard.try_wait() {
             Ok(None) => return,
-            Ok(Some(status)) => (status.to_string(), status.signal().is_some()),
+            Ok(Some(end)) => (end.how, end.killed),
             Err(error) => (error.to_string(), false),
         };
         // What is killed has no time to say why: its last error is about something else.
@@ -324,6 +330,12 @@ impl Manager {
     }
 
     fn report(&self, seen: &Seen) -> DatabaseReport {
+        let fence = self.postgres.as_ref().and_then(|running| running.guard.fence());
+        let fence = fence.map_or_else(String::new, |fence| fence.name().to_owned());
+        DatabaseReport { fence, ..self.report_of_postgres(seen) }
+    }
+
+    fn report_of_postgres(&self, seen: &Seen) -> DatabaseReport {
         let primary = self.place.primary.is_none();
         match &seen.process {
             Process::Running { answer: Ok(Answer::Primary { timeline, replicas, .. }), .. } => {

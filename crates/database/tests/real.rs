@@ -14,12 +14,6 @@ use rustix::process::Signal;
 use site::{App, Running, Site, until};
 use tokio_postgres::error::SqlState;
 
-/// Not a test: what a server of these tests runs. See [`site::be_a_server`].
-#[test]
-fn server_process() {
-    site::be_a_server();
-}
-
 /// Everything runs, and commits wait for the replica.
 fn start_all(site: &Site) -> [Running; 3] {
     let servers = ["database-1", "database-2", "gate-1"].map(|server| site.start(server));
@@ -121,6 +115,72 @@ async fn a_killed_manager_takes_postgres_with_it_and_goes_on_from_there() {
     site.synchronous();
     site.gate_ready();
     reads(&site, 1).await;
+}
+
+/// Everything of postgres below one guard.
+fn below(site: &Site, server: &str) -> Vec<u32> {
+    let (mut found, mut next) = (Vec::new(), 0);
+    found.push(site.guard(server));
+    while let Some(pid) = found.get(next) {
+        let children =
+            std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        found.extend(children.split_whitespace().map(|pid| pid.parse::<u32>().unwrap()));
+        next += 1;
+    }
+    found
+}
+
+/// A client whose backend never ends by itself, commits over and over, and looks for no signal: and the
+/// process of that backend.
+async fn busy(site: &Site) -> (App, u32) {
+    let client = site.client("gate-1", "read-write").await.unwrap();
+    client.batch_execute("CREATE TABLE IF NOT EXISTS busy (n int)").await.unwrap();
+    let before = below(site, "database-1");
+    let busy = site.client("gate-1", "read-write").await.unwrap();
+    let loops = "DO $$ BEGIN LOOP INSERT INTO busy VALUES (1); COMMIT; END LOOP; END $$";
+    let loops = async { drop(busy.batch_execute(loops).await) };
+    let rows = async {
+        while client.number("SELECT count(*) FROM busy").await.unwrap() < 10 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::select! {
+        () = loops => panic!("the loop ended"),
+        () = rows => {}
+    }
+    let new = below(site, "database-1").into_iter().find(|pid| !before.contains(pid)).unwrap();
+    client.close().await;
+    (busy, new)
+}
+
+#[tokio::test]
+async fn nothing_of_postgres_outlives_its_guard_manager_or_postmaster() {
+    let site = Site::new("outlives", 101, "");
+    let [mut one, _two, _gate] = start_all(&site);
+    for fault in ["the postmaster killed", "the guard killed", "the guard stopped", "the manager killed"] {
+        let (_client, backend) = busy(&site).await;
+        signal(backend, Signal::STOP);
+        let all = below(&site, "database-1");
+        let begun = Instant::now();
+        match fault {
+            "the postmaster killed" => kill(site.postmaster("database-1")),
+            "the guard killed" => kill(site.guard("database-1")),
+            "the guard stopped" => signal(site.guard("database-1"), Signal::STOP),
+            _ => one.kill(),
+        }
+        until("nothing of it is left", || !all.iter().any(|pid| alive(*pid)));
+        println!("{fault}: {} processes gone after {:?}", all.len(), begun.elapsed());
+        if fault == "the manager killed" {
+            one = site.start("database-1");
+        }
+        until("postgres is back", || site.processes() > 0);
+        site.healthy("database-1");
+        site.synchronous();
+        site.gate_ready();
+    }
+    let fence = site.healthy("database-1").database.unwrap().fence;
+    println!("in force: {fence}");
+    assert!(!fence.is_empty());
 }
 
 #[test]

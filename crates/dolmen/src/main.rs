@@ -14,6 +14,10 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    // Before anything makes a thread: a guard has one, and few of our pages.
+    if let Some(code) = database::guard::called(std::env::args_os()) {
+        return code;
+    }
     match verb::Arguments::parse().run() {
         Ok(code) => code,
         Err(failure) => failure.report(),

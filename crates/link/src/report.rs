@@ -57,6 +57,10 @@ pub struct DatabaseReport {
     /// On a replica: whether it is connected to the primary, and how far it is behind, in bytes of WAL.
     pub streaming: bool,
     pub lag_bytes: u64,
+    /// What keeps processes of postgres from outliving their guard: `pid-namespace`, `cgroup` or
+    /// `parent-death-signal`. Empty while no postgres runs.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub fence: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -13,26 +13,13 @@ use std::time::{Duration, Instant};
 
 use link::agent_end::{Down, Knock, Peer, Up, Welcome};
 use link::report::{MachineReport, MachineState, Report, ServerReport, SiteReport, State};
-use link::{Secret, Secrets, Start};
+use link::{Secret, Secrets};
 use plan::{Database, Listen, Machine, Place, Plan, Role, Server, SocketKind};
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, NoTls};
 
 /// The longest that anything here may take.
 const DEADLINE: Duration = Duration::from_secs(30);
-
-const LINK: &str = "DOLMEN_TEST_LINK";
-const SERVER: &str = "DOLMEN_TEST_SERVER";
-
-/// What a server process does: called by the one test that is a server when it finds these variables.
-pub(crate) fn be_a_server() {
-    let (Some(link), Ok(server)) = (std::env::var_os(LINK), std::env::var(SERVER)) else { return };
-    let start = Start::connect(Path::new(&link), &server).unwrap();
-    match start.me.role {
-        Role::Gate => database::gate::run(start).unwrap_or_else(|error| panic!("{error}")),
-        _ => database::run(start).unwrap_or_else(|error| panic!("{error}")),
-    }
-}
 
 /// One site with its own addresses and its own folder, which goes when the value goes.
 pub(crate) struct Site {
@@ -102,15 +89,14 @@ impl Site {
         Running { process, peer: hello.peer }
     }
 
-    /// This test program again, as a server. The kernel ends it when this test ends, however that ends.
+    /// A server. The kernel ends it when this test ends, however that ends.
     fn spawn(&self, server: &str, socket: &Path) -> Child {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL"]);
         if let Some((user, group)) = self.account {
             command.arg(format!("--reuid={user}")).arg(format!("--regid={group}")).arg("--clear-groups");
         }
-        command.arg(std::env::current_exe().unwrap()).args(["--exact", "server_process", "--nocapture"]);
-        command.env(LINK, socket).env(SERVER, server).current_dir("/");
+        command.arg(env!("CARGO_BIN_EXE_database-process")).arg(socket).arg(server).current_dir("/");
         let output = std::fs::File::create(self.root.join(format!("{server}.out"))).unwrap();
         command.stdout(Stdio::from(output.try_clone().unwrap())).stderr(Stdio::from(output)).spawn().unwrap()
     }
@@ -204,22 +190,38 @@ impl Site {
         Ok(App { client, connection: tokio::spawn(connection) })
     }
 
-    /// The process of the postmaster, as it wrote it down itself.
+    /// The postmaster: the process on the data directory whose parent is not one too. Its own number in
+    /// postmaster.pid counts only inside of its namespace.
     pub(crate) fn postmaster(&self, server: &str) -> u32 {
-        let text = std::fs::read_to_string(self.folder(server).join("data/postmaster.pid")).unwrap();
-        text.lines().next().unwrap().parse().unwrap()
+        let data = self.folder(server).join("data").canonicalize().unwrap();
+        let here = |pid: u32| std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == data);
+        let top = processes().find(|pid| here(*pid) && parent(*pid).is_some_and(|parent| !here(parent)));
+        top.expect("a running postgres")
+    }
+
+    /// The guard of a server's postgres.
+    pub(crate) fn guard(&self, server: &str) -> u32 {
+        parent(self.postmaster(server)).unwrap()
     }
 
     /// How many processes have their current folder in this site.
     pub(crate) fn processes(&self) -> usize {
         let root = self.root.canonicalize().unwrap();
-        let entries = std::fs::read_dir("/proc").unwrap().flatten();
-        entries
-            .filter(|entry| {
-                std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(&root))
-            })
-            .count()
+        let in_site = |pid: &u32| {
+            std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(&root))
+        };
+        processes().filter(in_site).count()
     }
+}
+
+fn processes() -> impl Iterator<Item = u32> {
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+fn parent(pid: u32) -> Option<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
 }
 
 impl Drop for Site {
