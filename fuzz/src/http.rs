@@ -6,6 +6,7 @@
 use relay::RequestHead;
 use relay::codec::body::Body;
 use relay::codec::chunked::Chunked;
+use relay::codec::proxy;
 use relay::codec::response::ResponseHead;
 use relay::codec::scan::{Found, Scan};
 use relay::codec::write::{self, HeadEdits, Keep};
@@ -15,6 +16,21 @@ const FORWARDED_FOR: (&str, &str) = ("x-forwarded-for", "192.0.2.1");
 
 /// Fields of ours come on top of those that came, and a head may have 128.
 const MANY_FIELDS: usize = 120;
+
+/// A header of the PROXY protocol: the verdict falls when it is whole, and is not changed by what comes after.
+pub fn proxy(bytes: &[u8]) {
+    let whole = proxy::read(bytes);
+    let decided =
+        (0..bytes.len()).map(|cut| proxy::read(&bytes[..cut])).find(|read| !matches!(read, Ok(None)));
+    if let Some(decided) = decided {
+        assert_eq!(decided, whole, "more bytes changed the verdict");
+    }
+    if let Ok(Some(introduced)) = whole {
+        assert!(introduced.length <= bytes.len().min(proxy::PROXY_BYTES));
+        assert_eq!(proxy::read(&bytes[..introduced.length]), whole);
+        assert!(introduced.length == 0 || proxy::read(&bytes[..introduced.length - 1]) == Ok(None));
+    }
+}
 
 /// A request's head, what is made of it for the next server, and the body that follows.
 pub fn request(bytes: &[u8]) {

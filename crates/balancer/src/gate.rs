@@ -1,10 +1,9 @@
 //! Who and what is let in: so many requests of one client, and none that is too large.
 
-use std::net::IpAddr;
 use std::time::Instant;
 
 use plan::Limits;
-use relay::RequestHead;
+use relay::{Exchange, RequestHead};
 
 use crate::rates::Rates;
 
@@ -30,17 +29,15 @@ impl Gate {
         Self { rates, limits: planned.limits }
     }
 
-    pub(crate) fn admit(&self, client: IpAddr, request: &RequestHead, now: Instant) -> Result<(), Refused> {
+    pub(crate) fn admit(&self, exchange: &mut Exchange<'_>) -> Result<(), Refused> {
         if let Some(rates) = &self.rates {
-            rates.admit(client, now).map_err(Refused::TooMany)?;
+            rates.admit(exchange.client().ip(), exchange.began()).map_err(Refused::TooMany)?;
         }
-        if self.limits.header_bytes.is_some_and(|most| head_bytes(request) > most) {
+        if self.limits.header_bytes.is_some_and(|most| head_bytes(exchange.request()) > most) {
             return Err(Refused::HeadTooLarge);
         }
         match self.limits.body_bytes {
-            Some(most) if announced(request).is_some_and(|length| length > most) => {
-                Err(Refused::BodyTooLarge)
-            }
+            Some(most) if !exchange.limit_body(most) => Err(Refused::BodyTooLarge),
             _ => Ok(()),
         }
     }
@@ -53,20 +50,15 @@ fn head_bytes(request: &RequestHead) -> u64 {
     (line + fields.sum::<usize>() + "\r\n".len()) as u64
 }
 
-/// The codec has checked that it is a plain number.
-fn announced(request: &RequestHead) -> Option<u64> {
-    request.field("content-length")?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn sizes_are_measured() {
-        let text = "POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 12\r\n\r\n";
+        let text = "GET /a HTTP/1.1\r\nHost: x\r\nX-Long: 1\r\n\r\n";
         let mut head = RequestHead::default();
         head.load(text.as_bytes()).unwrap();
-        assert_eq!((head_bytes(&head), announced(&head)), (text.len() as u64, Some(12)));
+        assert_eq!(head_bytes(&head), text.len() as u64);
     }
 }

@@ -65,12 +65,16 @@ pub fn run(mut start: link::Start) -> Result<(), Error> {
     let pass = Pass {
         via: format!("1.1 {}", start.me.name),
         shows_via: planned.shows_via,
+        trusted: planned.trusted.clone().into(),
         gate: Arc::new(Gate::new(&planned)),
         routes: Arc::new(planned.routes),
         pools: Arc::clone(&pools),
     };
     let stop = Stop::default();
     let mut settings = Settings::new(planned.timeouts).admitted(start.line.admission()).alarmed(alarm);
+    if planned.proxy_protocol {
+        settings = settings.introduced_by(&planned.trusted);
+    }
     if let Some(connections) = planned.limits.connections {
         settings.limits.connections = (connections as usize).div_ceil(listeners.len());
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use plan::{Route, To};
+use plan::{Network, Route, To};
 use relay::{Edits, Ended, Exchange, Handler, HeadEdits, Introduction, Via, page};
 
 use crate::gate::{Gate, Refused};
@@ -19,6 +19,8 @@ pub(crate) struct Pass {
     /// What this server adds to `Via`, for example `1.1 balancer-1`.
     pub(crate) via: String,
     pub(crate) shows_via: bool,
+    /// Proxies that are believed.
+    pub(crate) trusted: Arc<[Network]>,
     pub(crate) gate: Arc<Gate>,
     pub(crate) routes: Arc<Vec<Route>>,
     pub(crate) pools: Arc<Pools>,
@@ -26,10 +28,10 @@ pub(crate) struct Pass {
 
 impl Pass {
     /// Follows the route of this request, or goes to the balancer's own servers when it has none.
-    async fn follow(&self, exchange: &mut Exchange<'_>) -> Result<(), Ended> {
+    async fn follow(&self, exchange: &mut Exchange<'_>, introduction: &Introduction) -> Result<(), Ended> {
         let request = exchange.request();
         let Some(route) = routes::find(&self.routes, request) else {
-            return self.pass(exchange, "", &self.edits()).await;
+            return self.pass(exchange, "", introduction, &self.edits()).await;
         };
         let pool = match &route.to {
             To::Redirect { location, status } => {
@@ -41,7 +43,7 @@ impl Pass {
         let target = routes::rewritten(&route.rewrite, request);
         let path = target.as_deref().and_then(|target| target.split('?').next()).unwrap_or_default();
         if reserved::is_reserved(path) {
-            return refuse(exchange, 404, None, &exchange.fresh_id()).await;
+            return refuse(exchange, 404, None, introduction.id()).await;
         }
         let (set, set_back): (Vec<_>, Vec<_>) =
             (routes::set(&route.request).collect(), routes::set(&route.answer).collect());
@@ -51,7 +53,7 @@ impl Pass {
             request: HeadEdits { set: &set, add: &add, target: target.as_deref(), ..plain.request },
             answer: HeadEdits { set: &set_back, add: &add_back, ..plain.answer },
         };
-        self.pass(exchange, pool, &edits).await
+        self.pass(exchange, pool, introduction, &edits).await
     }
 
     fn edits(&self) -> Edits<'_> {
@@ -63,8 +65,13 @@ impl Pass {
     }
 
     /// Sends the request to this pool, with who the client is and with these edits besides.
-    async fn pass(&self, exchange: &mut Exchange<'_>, pool: &str, edits: &Edits<'_>) -> Result<(), Ended> {
-        let introduction = Introduction::of(exchange);
+    async fn pass(
+        &self,
+        exchange: &mut Exchange<'_>,
+        pool: &str,
+        introduction: &Introduction,
+        edits: &Edits<'_>,
+    ) -> Result<(), Ended> {
         let Some(pool) = self.pools.get(pool) else {
             return refuse(exchange, 404, None, introduction.id()).await;
         };
@@ -93,16 +100,15 @@ impl Handler for Pass {
         if path == HEALTH {
             return exchange.reply(200, &[("content-type", "text/plain")], b"ok\n").await;
         }
-        let admitted = self.gate.admit(exchange.client().ip(), exchange.request(), exchange.began());
-        let (status, retry_after) = match admitted {
+        let introduction = Introduction::of(exchange, &self.trusted);
+        let (status, retry_after) = match self.gate.admit(exchange) {
             Ok(()) if reserved::is_reserved(path) => (404, None),
-            Ok(()) => return self.follow(exchange).await,
+            Ok(()) => return self.follow(exchange, &introduction).await,
             Err(Refused::TooMany(seconds)) => (429, Some(seconds)),
             Err(Refused::HeadTooLarge) => (431, None),
             Err(Refused::BodyTooLarge) => (413, None),
         };
-        let id = exchange.fresh_id();
-        refuse(exchange, status, retry_after, &id).await
+        refuse(exchange, status, retry_after, introduction.id()).await
     }
 }
 

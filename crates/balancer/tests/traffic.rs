@@ -3,6 +3,8 @@
 
 #[path = "traffic/algorithms.rs"]
 mod algorithms;
+#[path = "traffic/clients.rs"]
+mod clients;
 #[path = "traffic/faults.rs"]
 mod faults;
 #[path = "traffic/health.rs"]

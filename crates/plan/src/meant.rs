@@ -6,6 +6,7 @@
 mod balancer;
 mod check;
 mod limit;
+mod network;
 mod route;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 pub use balancer::*;
 pub use check::*;
 pub use limit::*;
+pub use network::*;
 pub use route::*;
 
 /// The shape of this structure on disk and on the wire. A reader refuses a format it does not know.

@@ -19,6 +19,7 @@ pub(crate) mod tls;
 pub(crate) mod field;
 pub(crate) mod health;
 pub(crate) mod limit;
+pub(crate) mod network;
 pub(crate) mod patience;
 pub(crate) mod pool;
 pub(crate) mod target;

@@ -8,6 +8,7 @@ use std::time::Instant;
 use crate::buffer::Buffer;
 use crate::clock::Deadline;
 use crate::codec::body::Body;
+use crate::codec::proxy;
 use crate::codec::request::{Refusal, RequestHead};
 use crate::codec::scan::{Found, Scan};
 use crate::codec::write::{self, Keep};
@@ -44,6 +45,10 @@ pub(crate) fn spawn<H: Handler>(thread: Rc<Thread>, handler: Rc<H>, stream: Stre
         let thread = &open.0;
         let deadline = thread.clock.deadline();
         let mut client = Client { stream, address, buffer: Buffer::default(), deadline };
+        if !introduce(thread, &mut client).await {
+            thread.counts().refused.add(1);
+            return;
+        }
         let mut grace = FIRST_REQUEST_GRACE_MS;
         while wait(thread, &mut client, grace).await {
             grace = 0;
@@ -55,6 +60,36 @@ pub(crate) fn spawn<H: Handler>(thread: Rc<Thread>, handler: Rc<H>, stream: Stre
         client.buffer.consume(usize::MAX);
         client.buffer.rest(&thread.buffers);
     });
+}
+
+/// Lets a proxy say who its client is. False: it did not, as it should have.
+async fn introduce(thread: &Thread, client: &mut Client) -> bool {
+    let Client { stream, buffer, deadline, address } = client;
+    if !thread.settings.proxies.iter().any(|proxy| proxy.contains(address.ip())) {
+        return true;
+    }
+    deadline.set(thread.settings.timeouts.header_ms);
+    loop {
+        match proxy::read(buffer.data()) {
+            Ok(Some(introduced)) => {
+                buffer.consume(introduced.length);
+                *address = introduced.client.unwrap_or(*address);
+                return true;
+            }
+            Ok(None) => {}
+            Err(error) => {
+                tracing::debug!("closed a connection of {address}: {error}");
+                return false;
+            }
+        }
+        let filled = std::future::poll_fn(|context| match deadline.check(context) {
+            Ok(()) => stream.poll_fill(context, buffer, &thread.buffers),
+            Err(_) => Poll::Ready(Ok(0)),
+        });
+        if !filled.await.is_ok_and(|count| count > 0) {
+            return false;
+        }
+    }
 }
 
 /// Waits for the next request without holding memory for it. False when there will be none. While the thread

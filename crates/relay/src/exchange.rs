@@ -73,9 +73,27 @@ impl<'c> Exchange<'c> {
         self.head
     }
 
-    /// Who sent it: the other end of the connection.
+    /// Who sent it: the other end of the connection, or whom a proxy there is trusted to speak for.
     pub fn client(&self) -> SocketAddr {
-        self.client.address
+        self.outcome.client
+    }
+
+    /// The other end of the connection is a proxy, and this is its client.
+    pub(crate) fn speaks_for(&mut self, client: std::net::IpAddr) {
+        self.outcome.client = SocketAddr::new(client, 0);
+    }
+
+    /// Takes no longer body than this. False: it is known to be longer. One that comes in chunks and turns out longer
+    /// ends in [`ForwardError::BadRequest`](crate::ForwardError) and 413.
+    pub fn limit_body(&mut self, bytes: u64) -> bool {
+        match &mut self.body {
+            Body::Length(length) => *length <= bytes,
+            Body::Chunked(chunked) => {
+                chunked.limit(bytes);
+                true
+            }
+            Body::UntilClose => true,
+        }
     }
 
     /// When the head of the request was complete.

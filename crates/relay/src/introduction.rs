@@ -1,19 +1,58 @@
 //! Who the client is, told to the servers behind by the first of ours that it meets.
 //!
-//! Whatever a client says of itself in these fields is replaced or removed, since nobody has said whom to trust.
+//! Whatever a client says of itself in these fields is replaced or removed, unless it is a proxy whose word is trusted.
+
+mod claims;
+
+use std::net::IpAddr;
+
+use plan::Network;
 
 use crate::exchange::Exchange;
 
 /// The client's address and the request's name, as text.
 #[derive(Clone, Debug)]
 pub struct Introduction {
-    client: String,
+    /// The client and the proxies after it, as `X-Forwarded-For` lists them.
+    chain: String,
+    scheme: &'static str,
+    /// What the client asked a trusted proxy for.
+    host: Option<String>,
+    /// The same for servers that read `Forwarded`, when a proxy wrote it.
+    forwarded: String,
     id: String,
 }
 
 impl Introduction {
-    pub fn of(exchange: &Exchange<'_>) -> Self {
-        Self { client: exchange.client().ip().to_canonical().to_string(), id: exchange.fresh_id() }
+    /// Of a client that comes by itself, or by way of proxies in these networks: then the exchange has the client's
+    /// address from now on.
+    pub fn of(exchange: &mut Exchange<'_>, trusted: &[Network]) -> Self {
+        let peer = exchange.client().ip().to_canonical();
+        let claims = match trusted {
+            [] => None,
+            _ => claims::read(peer, exchange.request().fields(), trusted),
+        };
+        let Some(claims) = claims else {
+            let (chain, id) = (peer.to_string(), exchange.fresh_id());
+            return Self { chain, scheme: "http", host: None, forwarded: String::new(), id };
+        };
+        if let [client, _, ..] = claims.chain[..] {
+            exchange.speaks_for(client);
+        }
+        let scheme = if claims.https { "https" } else { "http" };
+        let chain: Vec<String> = claims.chain.iter().map(IpAddr::to_string).collect();
+        let host = claims.host.as_deref().or(exchange.request().host());
+        let forwarded = match claims.forwarded {
+            true => forwarded(&claims.chain, scheme, host),
+            false => String::new(),
+        };
+        Self {
+            forwarded,
+            chain: chain.join(", "),
+            scheme,
+            host: claims.host,
+            id: claims.id.unwrap_or_else(|| exchange.fresh_id()),
+        }
     }
 
     /// The name of this request, which the client sees on error pages and the servers in `X-Request-Id`.
@@ -21,18 +60,44 @@ impl Introduction {
         &self.id
     }
 
-    /// The fields to set; an empty value removes.
+    /// The fields to set; an empty value removes. `host`: what the request asks for.
     pub fn fields<'a>(&'a self, host: Option<&'a str>) -> [(&'a str, &'a str); 9] {
         [
-            ("x-forwarded-for", &self.client),
-            ("x-forwarded-proto", "http"),
-            ("x-forwarded-host", host.unwrap_or_default()),
+            ("x-forwarded-for", &self.chain),
+            ("x-forwarded-proto", self.scheme),
+            ("x-forwarded-host", self.host.as_deref().or(host).unwrap_or_default()),
             ("x-request-id", &self.id),
-            ("forwarded", ""),
+            ("forwarded", &self.forwarded),
             ("x-real-ip", ""),
             ("x-forwarded-port", ""),
             ("x-forwarded-server", ""),
             ("x-forwarded-prefix", ""),
         ]
+    }
+}
+
+/// The chain as `Forwarded` writes it (RFC 7239 section 4).
+fn forwarded(chain: &[IpAddr], scheme: &str, host: Option<&str>) -> String {
+    let node = |address: &IpAddr| match address {
+        IpAddr::V4(address) => format!("for={address}"),
+        IpAddr::V6(address) => format!("for=\"[{address}]\""),
+    };
+    let mut nodes: Vec<String> = chain.iter().map(node).collect();
+    nodes[0] += &format!(";proto={scheme}");
+    if let Some(host) = host {
+        nodes[0] += &format!(";host=\"{host}\"");
+    }
+    nodes.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forwarded_quotes_what_needs_it() {
+        let chain = ["2001:db8::1".parse().unwrap(), "10.0.0.1".parse().unwrap()];
+        let text = forwarded(&chain, "https", Some("a.example:8443"));
+        assert_eq!(text, "for=\"[2001:db8::1]\";proto=https;host=\"a.example:8443\", for=10.0.0.1");
     }
 }

@@ -1,7 +1,9 @@
 //! Every limit of the engine, in one place. None may be without a bound: what a client sends decides how much
 //! we work, so each step has a size or a time at which we stop.
 
-use plan::Timeouts;
+use std::sync::Arc;
+
+use plan::{Network, Timeouts};
 use tokio::sync::watch;
 
 use crate::alarm::Alarm;
@@ -13,19 +15,32 @@ pub struct Settings {
     pub limits: Limits,
     /// Becomes true when the listeners take connections. None: they do.
     pub admission: Option<watch::Receiver<bool>>,
+    /// Connections from these begin with the PROXY protocol, and no others do.
+    pub proxies: Arc<[Network]>,
     /// Rung when requests that wait for a target should ask whether to go on waiting.
     pub alarm: Alarm,
 }
 
 impl Settings {
     pub fn new(timeouts: Timeouts) -> Self {
-        Self { timeouts, limits: Limits::default(), admission: None, alarm: Alarm::default() }
+        Self {
+            timeouts,
+            limits: Limits::default(),
+            admission: None,
+            proxies: Arc::default(),
+            alarm: Alarm::default(),
+        }
     }
 
     /// Accepts only once this is true. An event loop that saw a listener while it was closed takes it for closed
     /// ever after, so one that somebody else opens later must not be registered before.
     pub fn admitted(self, admission: watch::Receiver<bool>) -> Self {
         Self { admission: Some(admission), ..self }
+    }
+
+    /// Reads who the client is from connections of these proxies.
+    pub fn introduced_by(self, proxies: &[Network]) -> Self {
+        Self { proxies: proxies.into(), ..self }
     }
 
     pub fn alarmed(self, alarm: Alarm) -> Self {

@@ -64,7 +64,7 @@ impl Apps {
 
     /// Sends the request to one app server after the other, each once, until one answers or none is left.
     pub(crate) async fn pass(&self, exchange: &mut Exchange<'_>) -> Result<(), Ended> {
-        let introduction = self.introduces.then(|| Introduction::of(exchange));
+        let introduction = self.introduces.then(|| Introduction::of(exchange, &[]));
         let host = exchange.request().host();
         let fields = introduction.as_ref().map(|introduction| introduction.fields(host));
         let set = fields.as_ref().map_or(&[][..], |fields| &fields[..]);

@@ -1,6 +1,6 @@
 //! Servers that say their names, and a balancer before them, without an agent.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -189,11 +189,15 @@ impl Balancer {
     }
 
     pub fn get_from(&self, client: &str, path: &str) -> Answer {
+        self.ask_from(client, &get("www.foobar.com", "", path))
+    }
+
+    pub fn ask_from(&self, client: &str, request: &str) -> Answer {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         let client: std::net::IpAddr = client.parse().unwrap();
         socket.bind(&SocketAddr::new(client, 0).into()).unwrap();
         socket.connect(&self.address.into()).unwrap();
-        talk(socket.into(), &get("www.foobar.com", "", path))
+        talk(socket.into(), request)
     }
 
     pub fn ask(&self, request: &str) -> Answer {
@@ -252,11 +256,14 @@ pub fn get(host: &str, fields: &str, path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n{fields}Connection: close\r\n\r\n")
 }
 
-fn talk(mut stream: TcpStream, request: &str) -> Answer {
+pub fn talk(mut stream: TcpStream, request: &str) -> Answer {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.write_all(request.as_bytes()).unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
+    let mut text = Vec::new();
+    // What came before a reset was answered, too.
+    let ended = stream.read_to_end(&mut text);
+    assert!(ended.is_ok() || ended.is_err_and(|error| error.kind() == ErrorKind::ConnectionReset));
+    let text = String::from_utf8_lossy(&text).into_owned();
     let status = text.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
     Answer { status, head: head.to_owned(), body: body.to_owned() }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Check, Eject, Limits, Queue, RateLimit, Route, Target, Timeouts};
+use super::{Check, Eject, Limits, Network, Queue, RateLimit, Route, Target, Timeouts};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Balancer {
@@ -12,6 +12,12 @@ pub struct Balancer {
     pub timeouts: Timeouts,
     /// Whether clients see the `Via` of the answer: on `up` only.
     pub shows_via: bool,
+    /// Proxies before this balancer: what they say of their clients is believed.
+    #[serde(default)]
+    pub trusted: Vec<Network>,
+    /// Whether connections from them begin with the PROXY protocol.
+    #[serde(default)]
+    pub proxy_protocol: bool,
     #[serde(default)]
     pub limits: Limits,
     #[serde(default)]

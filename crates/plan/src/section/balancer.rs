@@ -3,11 +3,13 @@
 
 use std::ops::Range;
 
-use crate::meant::{Balancer, Limits, Place, RateLimit, Target};
+use crate::meant::{Balancer, Limits, Network, Place, RateLimit, Target};
+use crate::mistake::Mistake;
 use crate::section::limit::{limits, rate_limit};
+use crate::section::network::networks;
 use crate::section::patience::{BALANCER_IDLE_MS, TimeoutKeys};
 use crate::section::pool::PoolKeys;
-use crate::typed::{On, Table, Written};
+use crate::typed::{On, Table, Written, or};
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct BalancerSection {
@@ -17,6 +19,8 @@ pub(crate) struct BalancerSection {
     pub(crate) port: Option<Written<u16>>,
     pub(crate) pool: PoolKeys,
     timeouts: TimeoutKeys,
+    trusted: Vec<Network>,
+    proxy_protocol: Option<Written<bool>>,
     limits: Limits,
     rate_limit: Option<RateLimit>,
 }
@@ -29,12 +33,25 @@ impl BalancerSection {
             port: table.port("port"),
             pool: PoolKeys::read(&mut table, "balancer"),
             timeouts: TimeoutKeys::read(&mut table, "[balancer.timeouts]"),
+            trusted: table.get("trusted").map(|item| networks(&item)).unwrap_or_default(),
+            proxy_protocol: table.get("proxy-protocol").and_then(|item| item.boolean()),
             limits: limits(&mut table),
             rate_limit: rate_limit(&mut table),
         };
         section.pool.means_servers = table.means("servers");
+        section.note_proxies(&table);
         table.close();
         section
+    }
+
+    /// Whoever may write the PROXY protocol says of itself what it likes, so it is never read from just anybody.
+    fn note_proxies(&self, table: &Table<'_>) {
+        let wanted = self.proxy_protocol.as_ref().filter(|wanted| wanted.value);
+        if let Some(wanted) = wanted.filter(|_| !table.means("trusted")) {
+            let message = "`proxy-protocol` needs to know which proxies send it";
+            let hint = "name them: `trusted = [\"10.0.0.0/8\"]`; it is read from their connections alone";
+            table.notes.note(Mistake::at(wanted.span.clone(), message).hint(hint));
+        }
     }
 
     /// `own`: the servers of this site that it may send to.
@@ -43,6 +60,8 @@ impl BalancerSection {
             pool: self.pool.mean("", own),
             timeouts: self.timeouts.mean(BALANCER_IDLE_MS),
             shows_via: matches!(place, Place::Up { .. }),
+            trusted: self.trusted.clone(),
+            proxy_protocol: or(&self.proxy_protocol, false),
             limits: self.limits,
             rate_limit: self.rate_limit,
             pools: Vec::new(),

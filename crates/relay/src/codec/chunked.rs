@@ -19,6 +19,8 @@ pub enum ChunkError {
     End,
     #[error("the trailer section is not valid or too long")]
     Trailer,
+    #[error("the body is longer than allowed")]
+    TooLong,
 }
 
 /// How far a chunked body was read.
@@ -27,6 +29,8 @@ pub struct Chunked {
     at: At,
     /// Whether chunk marks pass (to a reader of chunks) or are left out (to one of HTTP/1.0).
     marks: bool,
+    /// Data that may still come.
+    room: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,12 +64,17 @@ enum At {
 
 impl Chunked {
     pub fn with_marks() -> Self {
-        Self { at: At::Size { size: 0, length: 0 }, marks: true }
+        Self { at: At::Size { size: 0, length: 0 }, marks: true, room: u64::MAX }
     }
 
     /// For a reader that does not know chunks: only the data passes.
     pub fn without_marks() -> Self {
         Self { marks: false, ..Self::with_marks() }
+    }
+
+    /// Refuses a chunk as soon as its size says that there would be more data than this.
+    pub fn limit(&mut self, bytes: u64) {
+        self.room = self.room.min(bytes);
     }
 
     pub fn is_done(&self) -> bool {
@@ -134,7 +143,10 @@ impl Chunked {
                 At::Extension { size: *size, length: length + 1 }
             }
             (At::SizeEnd { size: 0 }, b'\n') => At::Trailers,
-            (At::SizeEnd { size }, b'\n') => At::Data { left: *size },
+            (At::SizeEnd { size }, b'\n') => {
+                self.room = self.room.checked_sub(*size).ok_or(ChunkError::TooLong)?;
+                At::Data { left: *size }
+            }
             (At::SizeEnd { .. }, _) => return Err(ChunkError::Size),
             (At::DataEnd, b'\r') => At::DataEndLf,
             (At::DataEndLf, b'\n') => At::Size { size: 0, length: 0 },

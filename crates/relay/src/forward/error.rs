@@ -72,6 +72,7 @@ impl ForwardError {
             | ForwardError::BodyLate
             | ForwardError::Lost => 504,
             ForwardError::ClientLate => 408,
+            ForwardError::BadRequest(ChunkError::TooLong) => 413,
             ForwardError::BadRequest(_) | ForwardError::ClientGone => 400,
             ForwardError::Over => 500,
             _ => 502,

@@ -95,6 +95,11 @@ fn answers_hold() {
 }
 
 #[test]
+fn headers_of_proxies_hold() {
+    hold("proxy", http::proxy);
+}
+
+#[test]
 fn chunked_bodies_hold() {
     hold("chunked", http::chunked);
 }
