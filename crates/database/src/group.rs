@@ -6,7 +6,7 @@
 //!
 //! Why it is so: there is no clock in here and no input but the record itself, so the rules can be checked
 //! without a network, and a server that slept through everything can break none of them. The times (how long a
-//! lease lasts, how long others wait) are counted by each server on its own clock; see `crate::lease`.
+//! lease lasts, how long others wait) are counted by each server on its own clock: [`crate::failover`].
 //!
 //! Words: the *holder* is the server that may be primary in this *epoch*; the epoch grows with every
 //! promotion and is the identity of a history, because PostgreSQL's timeline numbers are not unique.
@@ -36,7 +36,7 @@ pub const KEY: &str = "database";
 pub struct Group {
     /// The identity of the cluster; absent until the first primary has made it.
     pub system_identifier: Option<u64>,
-    /// Grows by one with every [`Command::TakeOver`]. The first is 1.
+    /// Grows by one with every [`Command::TakeOver`]. 0: nobody has been primary yet.
     pub epoch: u64,
     /// The name of the server that holds the lease.
     pub holder: String,
@@ -175,25 +175,18 @@ pub struct Vote {
 }
 
 impl Group {
-    /// The first record of a site, proposed for version 0 by the first database server of the plan.
-    pub fn create(
-        server: &str,
-        boot: &str,
-        system_identifier: Option<u64>,
-        mode: Mode,
-        when_ms: u64,
-    ) -> Self {
-        let because = match system_identifier {
-            None => format!("{server} makes a new database cluster"),
-            Some(cluster) => format!("{server} brings cluster {cluster} from an earlier version"),
-        };
+    /// The first record of a site, proposed for version 0 by the first database server of the plan. Nobody has
+    /// been primary yet: epoch 0, released, and `server` alone may take over, once it has a cluster.
+    ///
+    /// `system_identifier`: of the cluster that an earlier version of this program left there, if one did.
+    pub fn create(server: &str, boot: &str, system_identifier: Option<u64>, mode: Mode) -> Self {
         Self {
             system_identifier,
-            epoch: 1,
+            epoch: 0,
             holder: server.to_owned(),
             boot: boot.to_owned(),
             seq: 0,
-            state: Phase::Promoting,
+            state: Phase::Released { prefer: Some(server.to_owned()), clean: None },
             written: None,
             paused: false,
             handover: None,
@@ -202,15 +195,7 @@ impl Group {
             force: None,
             synchronous: SynchronousSet::nobody(mode),
             ballot: None,
-            history: vec![Promotion {
-                epoch: 1,
-                server: server.to_owned(),
-                parent: 0,
-                timeline: None,
-                switch: Lsn(0),
-                when_ms,
-                because,
-            }],
+            history: Vec::new(),
             unknown: Map::new(),
         }
     }

@@ -10,6 +10,8 @@
 
 pub mod group;
 
+pub mod failover;
+
 mod find;
 
 mod seen;

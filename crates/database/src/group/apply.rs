@@ -21,7 +21,7 @@ impl Group {
             }
             Command::Open { epoch, boot } => next.open(*epoch, boot),
             Command::SetSynchronous { epoch, boot, set } => next.set_synchronous(*epoch, boot, set),
-            Command::BeginHandover { epoch, boot } => next.begin_handover(*epoch, boot),
+            Command::BeginHandover { epoch, boot, to } => next.begin_handover(*epoch, boot, to),
             Command::AskHandover { to } => next.ask_handover(to.as_deref()),
             Command::RefuseHandover { epoch, boot, because } => next.refuse_handover(*epoch, boot, because),
             Command::Pause => next.pause(),
@@ -171,12 +171,14 @@ impl Group {
         Ok(())
     }
 
-    fn begin_handover(&mut self, epoch: u64, boot: &str) -> Result<(), Refusal> {
+    fn begin_handover(&mut self, epoch: u64, boot: &str, to: &str) -> Result<(), Refusal> {
         self.by_holder(epoch, boot)?;
         if self.state != Phase::Open {
             return Err(Refusal::NotOpen { holder: self.holder.clone(), what: "a handover" });
         }
+        self.is_member(to)?;
         self.state = Phase::HandingOver;
+        self.handover = Some(Handover { to: Some(to.to_owned()) });
         Ok(())
     }
 

@@ -54,7 +54,7 @@ pub enum Command {
         epoch: u64,
         boot: String,
     },
-    /// Who must have a commit. The order of this and of PostgreSQL's own setting is in `crate::synchrony`.
+    /// Who must have a commit. The order of this and of PostgreSQL's own setting is in `crate::failover::synchrony`.
     SetSynchronous {
         epoch: u64,
         boot: String,
@@ -64,6 +64,7 @@ pub enum Command {
     BeginHandover {
         epoch: u64,
         boot: String,
+        to: String,
     },
     /// The operator wants another primary.
     AskHandover {

@@ -2,8 +2,10 @@ use super::*;
 
 /// `database-1` is primary in epoch 1 and open; commits wait for one of `members`.
 fn open(members: &[&str]) -> Group {
-    let mut group = Group::create("database-1", "boot-1", None, Mode::Synchronous, 0);
+    let created = Group::create("database-1", "boot-0", None, Mode::Synchronous);
+    let mut group = created.apply(&take_over("database-1", at(0, 5))).unwrap();
     let (epoch, boot) = (1, "boot-1".to_owned());
+    group.boot = boot.clone();
     for command in [
         Command::Promoted { epoch, boot: boot.clone(), timeline: 2, switch: Lsn(10), system_identifier: 7 },
         Command::Open { epoch, boot: boot.clone() },
@@ -146,7 +148,8 @@ fn a_log_that_was_closed_in_order_needs_no_votes() {
     let group = open(&["database-2"]);
     let asked = group.apply(&Command::AskHandover { to: Some("database-2".into()) }).unwrap();
     let (epoch, boot) = (1, "boot-1".to_owned());
-    let closing = asked.apply(&Command::BeginHandover { epoch, boot }).unwrap();
+    let to = "database-2".to_owned();
+    let closing = asked.apply(&Command::BeginHandover { epoch, boot, to }).unwrap();
     let prefer = Some("database-2".to_owned());
     let release = Command::Release { epoch, server: "database-1".into(), prefer, clean: Some(at(1, 80)) };
     let released = closing.apply(&release).unwrap();
@@ -204,4 +207,14 @@ fn the_history_is_bounded() {
     }
     assert_eq!(group.history.len(), HISTORY_MAX);
     assert_eq!(group.ancestry(group.epoch).count(), HISTORY_MAX);
+}
+
+#[test]
+fn only_the_first_server_makes_the_first_epoch() {
+    let created = Group::create("database-1", "boot-1", None, Mode::Synchronous);
+    let read: Group = serde_json::from_value(serde_json::to_value(&created).unwrap()).unwrap();
+    assert_eq!(read, created);
+    refused(&created, &take_over("database-2", at(0, 5)), "nobody but database-1 may be primary");
+    let first = created.apply(&take_over("database-1", at(0, 5))).unwrap();
+    assert_eq!((first.epoch, first.is_open(), first.can_be_followed()), (1, false, false));
 }
