@@ -1,21 +1,32 @@
 //! The gate: where an application reaches the primary (read-write) and the replicas (read-only).
 //!
-//! It reads a connection only up to its first answer from the server: enough to send a cancel to the right
-//! place, to hold a client back while no server can take it, and to refuse in PostgreSQL's own words. From
-//! then on it copies bytes, TLS as well as plain, and never looks into them. It decides nothing: who is the
+//! It holds a client back while no server can take it, refuses in PostgreSQL's own words, and then passes bytes on
+//! unchanged. It looks at the kind of each message and into three small ones ([`wire`]): enough to send a cancel
+//! request to the right server, to know when nothing is under way, and never to pass on the success of a commit
+//! that the replicas did not confirm. What is encrypted it passes on unread. It decides nothing: who is the
 //! primary is what [`targets`] makes of the site's reports; when that changes, connections to the old one end.
+
+mod lead;
 
 mod targets;
 
+mod follow;
+
+mod busy;
+
 mod serve;
 
-mod opening;
+pub mod wire;
 
 mod reach;
 
 mod refuse;
 
 mod pipe;
+
+mod pump;
+
+mod keys;
 
 mod report;
 
@@ -25,13 +36,18 @@ use std::net::{IpAddr, TcpListener};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use link::api::{AuthorityError, Identity};
+use link::control::{Client, Control};
 use link::report::State;
 use link::{Line, Start};
+use plan::Role;
 use tokio::sync::{Semaphore, mpsc, watch};
 
+use busy::Busy;
+use keys::Keys;
 use report::Counters;
 use serve::Kind;
-use targets::{Busy, Targets};
+use targets::Targets;
 
 /// How much a gate takes on.
 #[derive(Clone, Copy, Debug)]
@@ -49,8 +65,8 @@ const LIMITS: Limits = Limits { connections: 4096, held: 512, hold: Duration::fr
 /// The most clients that are told of a refusal at a time; more are just closed.
 const REFUSALS: usize = 64;
 
-/// How long a gate waits for a first report of the site before it goes by the plan alone.
-const UNTOLD: Duration = Duration::from_secs(3);
+/// How many held connections try at a time, so that a server that comes back is not stormed.
+const TURNS: usize = 8;
 
 /// After an accept that failed (no descriptors left), so that the loop does not spin.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
@@ -65,6 +81,8 @@ pub enum Error {
     Url(String),
     #[error("the agent gave no socket {0}")]
     NoSocket(&'static str),
+    #[error("no way to control: {0}")]
+    Identity(#[from] AuthorityError),
     #[error(transparent)]
     Io(#[from] std::io::Error),
 }
@@ -88,13 +106,13 @@ pub(crate) struct Gate {
     from: IpAddr,
     targets: watch::Receiver<Arc<Targets>>,
     busy: Arc<Busy>,
+    keys: Arc<Keys>,
     counters: Counters,
     connections: Semaphore,
     limits: Limits,
     held: Semaphore,
     refusals: Semaphore,
-    /// Held connections try one after the other, so that a server that comes back is not stormed.
-    turn: tokio::sync::Mutex<()>,
+    turns: Semaphore,
     /// How the last try to reach the primary ended; `None` before the first.
     reached: Mutex<Option<Result<(), String>>>,
     /// Becomes true when connections that are still open must end.
@@ -112,12 +130,13 @@ impl Gate {
             from,
             targets,
             busy: Arc::default(),
+            keys: Arc::default(),
             counters: Counters::default(),
             connections: Semaphore::new(limits.connections),
             limits,
             held: Semaphore::new(limits.held),
             refusals: Semaphore::new(REFUSALS),
-            turn: tokio::sync::Mutex::new(()),
+            turns: Semaphore::new(TURNS),
             reached: Mutex::new(None),
             ending,
         }
@@ -125,6 +144,11 @@ impl Gate {
 
     fn reached(&self) -> MutexGuard<'_, Option<Result<(), String>>> {
         self.reached.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// How many connections are held now.
+    fn waiting(&self) -> usize {
+        self.limits.held - self.held.available_permits()
     }
 
     fn targets(&self) -> Arc<Targets> {
@@ -138,6 +162,7 @@ async fn serve_until_stopped(
     read_only: Vec<TcpListener>,
 ) -> Result<(), Error> {
     let first = targets::first(&start.plan, &start.secrets)?;
+    let control = control(&start)?;
     let (targets_sender, targets) = watch::channel(Arc::new(first));
     let (ending_sender, ending) = watch::channel(false);
     let limits = Limits { connections: sockets::raise_file_limit(LIMITS.connections), ..LIMITS };
@@ -158,7 +183,7 @@ async fn serve_until_stopped(
     drop(alive);
     let within = tokio::select! {
         within = start.line.stopped() => within,
-        () = watch_site(&start, &targets_sender) => Duration::ZERO,
+        () = follow::follow(&start.plan, start.line.site(), control, &targets_sender) => Duration::ZERO,
         () = report::keep(&gate, &start.line) => Duration::ZERO,
     };
     accepting.iter().for_each(tokio::task::JoinHandle::abort);
@@ -166,32 +191,13 @@ async fn serve_until_stopped(
     Ok(())
 }
 
-/// Makes targets of every report of the site. Without an agent there are none, and the last ones stay.
-async fn watch_site(start: &Start, sender: &watch::Sender<Arc<Targets>>) {
-    let mut site = start.line.site();
-    if tokio::time::timeout(UNTOLD, site.changed()).await.is_err() {
-        // Nobody tells anything: the plan is all there is to go by.
-        sender.send_modify(|targets| Arc::make_mut(targets).ready = true);
+/// The way to control, where the plan has control servers.
+fn control(start: &Start) -> Result<Option<Arc<dyn Control>>, Error> {
+    if start.plan.role(Role::Control).next().is_none() {
+        return Ok(None);
     }
-    loop {
-        let next = targets::next(&start.plan, &site.borrow_and_update(), &sender.borrow());
-        sender.send_if_modified(|current| adopt(current, next));
-        if site.changed().await.is_err() {
-            return std::future::pending().await;
-        }
-    }
-}
-
-/// Tells whether anything changed, so that connections look at it only then.
-fn adopt(current: &mut Arc<Targets>, next: Targets) -> bool {
-    if current.to_string() != next.to_string() {
-        tracing::info!("{next}");
-    }
-    let changed = **current != next;
-    if changed {
-        *current = Arc::new(next);
-    }
-    changed
+    let identity = Identity::given(&start.secrets)?;
+    Ok(Some(Arc::new(Client::new(identity, &start.plan, &start.me.machine))))
 }
 
 async fn accept(gate: Arc<Gate>, kind: Kind, listener: TcpListener, alive: mpsc::Sender<()>) {
@@ -239,5 +245,4 @@ async fn drain(
 }
 
 #[cfg(test)]
-#[path = "gate/tests.rs"]
 mod tests;

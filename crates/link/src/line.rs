@@ -112,12 +112,17 @@ struct Upward {
 impl Line {
     /// Says how this server is. A new sentence is also logged; the same one twice is sent once.
     pub fn report(&self, state: State, because: impl Into<String>) {
-        self.say(|last| Report { state, because: because.into(), database: last.database.clone() });
+        self.say(|last| Report { state, because: because.into(), ..last.clone() });
     }
 
     /// The same for a database server, with what it knows of the cluster.
     pub fn report_database(&self, state: State, because: impl Into<String>, database: DatabaseReport) {
-        self.say(|_| Report { state, because: because.into(), database: Some(database) });
+        self.say(|last| Report { state, because: because.into(), database: Some(database), ..last.clone() });
+    }
+
+    /// Says that the sockets may take connections already, although the server is only starting.
+    pub fn take_connections(&self) {
+        self.say(|last| Report { takes_connections: true, ..last.clone() });
     }
 
     /// Publishes totals since the start of this process, for `status --json` and the monitor.
@@ -148,7 +153,7 @@ impl Line {
     }
 
     /// Waits until the agent has made the sockets take connections, which it does at the first report that is
-    /// not `starting`. A socket must not be given to an event loop before: what is not listening yet looks
+    /// not `starting`, or that says so. A socket must not be given to an event loop before: what is not listening yet looks
     /// closed for ever to some of them.
     pub async fn admitted(&self) {
         let mut admitted = self.admitted.clone();
@@ -206,7 +211,12 @@ fn log_change(report: &Report) {
 
 impl Shared {
     fn new(server: String, stream: Option<UnixStream>) -> Self {
-        let last = Report { state: State::Starting, because: "started".into(), database: None };
+        let last = Report {
+            state: State::Starting,
+            because: "started".into(),
+            database: None,
+            takes_connections: false,
+        };
         Self { server, upward: Mutex::new(Upward { stream, last, counters: BTreeMap::new() }) }
     }
 

@@ -44,6 +44,9 @@ pub struct Report {
     /// Present in the reports of database servers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<DatabaseReport>,
+    /// Whether its sockets may take connections although it is only starting: a gate holds who comes early.
+    #[serde(default)]
+    pub takes_connections: bool,
 }
 
 /// What a database server knows of the cluster.

@@ -5,23 +5,25 @@
 //! recovering, stopping) is tried again too, which is safe because nothing was done for that client yet.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::opening::Opening;
+use super::busy::Counted;
 use super::refuse::{Code, message, sqlstate};
 use super::serve::Kind;
-use super::targets::{Counted, Target};
+use super::targets::{Route, Targets};
+use super::wire::Opening;
 use super::{Gate, sockets};
 
 /// Between two tries of all held connections together.
 const TRY_AGAIN: Duration = Duration::from_millis(50);
 
-/// How long a replica may take to answer before the next one is tried.
-const REPLICA: Duration = Duration::from_secs(2);
+/// How long a server may take over a reader before the next one is tried.
+const READER: Duration = Duration::from_secs(2);
 
 /// The largest first answer that is read whole: an error message.
 const ANSWER_BYTES: usize = 16 * 1024;
@@ -30,7 +32,7 @@ const ANSWER_BYTES: usize = 16 * 1024;
 #[derive(Debug)]
 pub(crate) struct Reached {
     pub(crate) server: TcpStream,
-    pub(crate) target: Target,
+    pub(crate) route: Route,
     /// The beginning of its answer, which the client has not got yet.
     pub(crate) answer: Vec<u8>,
     /// Counts the connection while it lives.
@@ -54,82 +56,114 @@ pub(crate) async fn reach(
 ) -> Result<Reached, Refusal> {
     let deadline = Instant::now() + gate.limits.hold;
     let first = async {
-        if let Some(kept) = kept
-            && let Ok(reached) = exchange(kept, opening).await
-        {
-            return Ok(reached);
+        if let Some(kept) = kept {
+            let route = kept.route.clone();
+            if let Ok(reached) = while_allowed(gate, &route, exchange(kept, opening)).await {
+                return Ok(reached);
+            }
         }
         round(gate, kind, opening).await
     };
     let why = match tokio::time::timeout_at(deadline, first).await {
         Ok(Ok(reached)) => return Ok(reached),
         Ok(Err(why)) => why,
-        Err(_) => return Err(too_long("it does not answer", gate)),
+        Err(_) => return Err(too_long(&silent(gate), gate)),
     };
     let Ok(_held) = gate.held.try_acquire() else {
-        return Err(Refusal {
-            code: Code::CannotConnectNow,
-            message: format!(
-                "the database cannot be reached ({why}) and {} connections wait for it already",
-                gate.limits.held
-            ),
-        });
+        let held = gate.limits.held;
+        let message = format!("{why}, and {held} connections wait already");
+        return Err(Refusal { code: Code::CannotConnectNow, message });
     };
     gate.counters.held.add();
     let mut last = why;
-    let held = async {
-        loop {
-            let _turn = gate.turn.lock().await;
-            match round(gate, kind, opening).await {
-                Ok(reached) => return reached,
-                Err(why) => last = why,
-            }
-            tokio::time::sleep(TRY_AGAIN).await;
-        }
-    };
-    let reached = tokio::time::timeout_at(deadline, held).await;
+    let reached = tokio::time::timeout_at(deadline, hold(gate, kind, opening, &mut last)).await;
     reached.map_err(|_| too_long(&last, gate))
 }
 
+/// Tries again for ever, but not while there is nobody to try. `last` is why the last try failed.
+async fn hold(gate: &Gate, kind: Kind, opening: &Opening, last: &mut String) -> Reached {
+    let mut targets = gate.targets.clone();
+    loop {
+        let somebody = |targets: &Arc<Targets>| match kind {
+            Kind::ReadWrite => targets.primary.is_ok(),
+            Kind::ReadOnly => targets.all().next().is_some(),
+        };
+        if targets.wait_for(somebody).await.is_err() {
+            return std::future::pending().await;
+        }
+        let _turn = gate.turns.acquire().await;
+        match round(gate, kind, opening).await {
+            Ok(reached) => return reached,
+            Err(why) => *last = why,
+        }
+        tokio::time::sleep(TRY_AGAIN).await;
+    }
+}
+
+fn silent(gate: &Gate) -> String {
+    match &gate.targets().primary {
+        Ok(primary) => format!("{primary} does not answer"),
+        Err(why) => why.clone(),
+    }
+}
+
 fn too_long(why: &str, gate: &Gate) -> Refusal {
-    let primary = &gate.targets().primary;
-    let message = format!(
-        "{} on {} cannot be reached: {why}; waited {} s for it",
-        primary.name,
-        primary.address,
-        gate.limits.hold.as_secs()
-    );
+    let message = format!("{why}; waited {} s", gate.limits.hold.as_secs());
     Refusal { code: Code::CannotConnectNow, message }
 }
 
 /// Tries every server that may take it once. The error is that of the last one.
 async fn round(gate: &Gate, kind: Kind, opening: &Opening) -> Result<Reached, String> {
     let targets = gate.targets();
-    if !targets.ready {
-        let says = targets.primary_says.as_ref().map(|says| says.because.clone());
-        return Err(says.unwrap_or_else(|| "it has not said that it is ready".into()));
+    if kind == Kind::ReadWrite {
+        let primary = targets.primary.clone()?;
+        return attempt(gate, &Route::Primary(primary), opening).await;
     }
     let mut failed = Vec::new();
-    if kind == Kind::ReadOnly {
-        while let Some(target) = gate.busy.least(&targets.replicas, &failed) {
-            match tokio::time::timeout(REPLICA, attempt(gate, target, opening)).await {
+    let mut why = String::from("no database server takes reads");
+    for routes in targets.for_reads() {
+        while let Some(route) = gate.busy.least(&routes, &failed) {
+            match tokio::time::timeout(READER, attempt(gate, route, opening)).await {
                 Ok(Ok(reached)) => return Ok(reached),
-                Ok(Err(error)) => tracing::debug!("{} takes no reads: {error}", target.name),
-                Err(_) => tracing::debug!("{} does not answer", target.name),
+                Ok(Err(error)) => why = error,
+                Err(_) => why = format!("{} does not answer", route.target().name),
             }
-            failed.push(target.name.clone());
+            tracing::debug!("a reader tries the next server: {why}");
+            failed.push(route.target().name.clone());
         }
     }
-    let primary = &targets.primary;
-    let result = attempt(gate, primary, opening).await.map_err(|error| error.to_string());
-    *gate.reached() = Some(result.as_ref().map(drop).map_err(String::clone));
+    Err(why)
+}
+
+async fn attempt(gate: &Gate, route: &Route, opening: &Opening) -> Result<Reached, String> {
+    let target = route.target();
+    let connected = async {
+        let counted = gate.busy.count(&target.name);
+        let server = sockets::connect(&target.address, gate.from).await?;
+        let reached = Reached { server, route: route.clone(), answer: Vec::new(), counted };
+        exchange(reached, opening).await
+    };
+    let result = while_allowed(gate, route, connected).await;
+    let result = result.map_err(|error| format!("{target} cannot be reached: {error}"));
+    if let Route::Primary(_) = route {
+        *gate.reached() = Some(result.as_ref().map(drop).map_err(String::clone));
+    }
     result
 }
 
-async fn attempt(gate: &Gate, target: &Target, opening: &Opening) -> io::Result<Reached> {
-    let counted = gate.busy.count(&target.name);
-    let server = sockets::connect(&target.address, gate.from).await?;
-    exchange(Reached { server, target: target.clone(), answer: Vec::new(), counted }, opening).await
+/// A frozen server takes connections and says nothing: nobody waits for it once it is not the one to talk to.
+async fn while_allowed(
+    gate: &Gate,
+    route: &Route,
+    reached: impl Future<Output = io::Result<Reached>>,
+) -> io::Result<Reached> {
+    let mut targets = gate.targets.clone();
+    tokio::select! {
+        reached = reached => reached,
+        _ = targets.wait_for(|targets| !targets.allow(route)) => {
+            Err(io::Error::other("it takes no connections of this kind any more"))
+        }
+    }
 }
 
 /// Sends the opening and reads the beginning of the answer.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::opening::{self, Opening};
+use super::wire::opening::{self, Opening};
 
 /// How long a client may take to hear that it is refused.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -18,13 +18,23 @@ const QUESTIONS: usize = 3;
 pub(crate) enum Code {
     TooManyConnections,
     CannotConnectNow,
+    /// What PostgreSQL says to the sessions that a stop ends: every pool knows it.
+    Ended,
+    /// Whether a transaction is there, and stays there, nobody knows.
+    OutcomeUnknown,
 }
+
+/// Said in place of the success of a commit that is on the primary alone.
+pub(crate) const UNCONFIRMED: &str =
+    "the wait for the replicas was cancelled: the transaction is on the primary alone and may yet be lost";
 
 impl Code {
     fn text(self) -> &'static str {
         match self {
             Code::TooManyConnections => "53300",
             Code::CannotConnectNow => "57P03",
+            Code::Ended => "57P01",
+            Code::OutcomeUnknown => "08007",
         }
     }
 }
@@ -61,7 +71,12 @@ async fn tell(
             return Ok(());
         }
     }
-    // What the client sent meanwhile must be read, or the close becomes a reset that overtakes the message.
+    end(client).await
+}
+
+/// Ends our side and waits for the client's. What it sent meanwhile must be read, or the close becomes a reset
+/// that overtakes the last message.
+pub(crate) async fn end(client: &mut TcpStream) -> std::io::Result<()> {
     client.shutdown().await?;
     let mut rest = [0; 512];
     while client.read(&mut rest).await? != 0 {}
@@ -69,7 +84,7 @@ async fn tell(
 }
 
 /// ErrorResponse, section 55.7 of the manual.
-fn error_response(code: Code, message: &str) -> Vec<u8> {
+pub(crate) fn error_response(code: Code, message: &str) -> Vec<u8> {
     let mut body = Vec::new();
     for (field, text) in [(b'S', "FATAL"), (b'V', "FATAL"), (b'C', code.text()), (b'M', message)] {
         body.push(field);

@@ -5,10 +5,11 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::opening::{self, Opening};
 use super::reach::reach;
 use super::refuse::{Code, refuse};
-use super::targets::Target;
+use super::targets::{Target, Targets};
+use super::wire::Conversation;
+use super::wire::opening::{self, Opening};
 use super::{Gate, pipe, sockets};
 
 /// How long a client may take to say what it wants; also for each question about encryption.
@@ -59,7 +60,7 @@ async fn admit(gate: &Gate, kind: Kind, mut client: TcpStream) -> std::io::Resul
             reached = reach(gate, kind, &opening, kept.take()) => reached,
             () = gone(&client) => return Ok(()),
         };
-        let mut reached = match reached {
+        let reached = match reached {
             Ok(reached) => reached,
             Err(refusal) => {
                 gate.counters.refused.add();
@@ -67,11 +68,11 @@ async fn admit(gate: &Gate, kind: Kind, mut client: TcpStream) -> std::io::Resul
                 return Ok(());
             }
         };
-        let answer = std::mem::take(&mut reached.answer);
-        client.write_all(&answer).await?;
-        if !(matches!(opening, Opening::Encrypt(_)) && answer == b"N") {
-            return pipe::pipe(gate, kind, client, reached).await;
+        if !(matches!(opening, Opening::Encrypt(_)) && reached.answer == b"N") {
+            let conversation = matches!(opening, Opening::Startup(_)).then(Conversation::default);
+            return pipe::pipe(gate, kind, client, reached, conversation).await;
         }
+        client.write_all(&reached.answer).await?;
         kept = Some(reached);
     }
     Ok(())
@@ -91,17 +92,27 @@ async fn gone(client: &TcpStream) {
     }
 }
 
-/// A cancel goes to every server that this gate may have sent its connection to: the key fits only the one
-/// that made it, the others ignore it. Remembering keys would need to read what TLS hides.
+/// A cancel goes to the server that made its key. Of an encrypted connection, or one that is with another process
+/// of this gate, the key is not known: then to every server that may have made it, and the others ignore it.
 async fn cancel(gate: &Gate, kind: Kind, request: &[u8]) {
     gate.counters.cancels.add();
-    let targets = gate.targets();
-    let replicas = if kind == Kind::ReadOnly { &targets.replicas[..] } else { &[] };
-    for target in replicas.iter().chain([&targets.primary]) {
+    let servers = match gate.keys.server(opening::cancel_key(request)) {
+        Some(server) => vec![server],
+        None => may_have_made_it(&gate.targets(), kind),
+    };
+    for target in &servers {
         let sent = tokio::time::timeout(CANCEL, send_cancel(gate, target, request)).await;
         if !matches!(sent, Ok(Ok(()))) {
             tracing::debug!("{} took no cancel request", target.name);
         }
+    }
+}
+
+fn may_have_made_it(targets: &Targets, kind: Kind) -> Vec<Target> {
+    let primary = targets.primary.iter().map(|primary| &primary.target);
+    match kind {
+        Kind::ReadWrite => primary.cloned().collect(),
+        Kind::ReadOnly => targets.all().cloned().collect(),
     }
 }
 

@@ -1,16 +1,16 @@
-//! Which server takes writes, which ones take reads: a pure function of the plan and the site's reports.
+//! Which server takes writes, which ones take reads: a pure function of the plan, of what control says and of the
+//! site's reports.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use link::Secrets;
-use link::report::{SiteReport, State};
+use link::report::{ServerReport, SiteReport, State};
 use plan::{Plan, Role};
 use tokio_postgres::config::Host;
 
 use super::Error;
+use super::lead::Lead;
 
 /// A replica that is further behind than this takes no reads.
 pub(crate) const LAG_LIMIT_BYTES: u64 = 64 * 1024 * 1024;
@@ -44,14 +44,31 @@ impl fmt::Display for Address {
 /// Where connections go now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Targets {
-    pub(crate) primary: Target,
-    /// May be empty: then the primary takes the reads.
-    pub(crate) replicas: Vec<Target>,
-    /// Whether the application's role and database are there: from when the primary was told to be more than
-    /// starting. Before that a connection would be refused for good, so it is held.
-    pub(crate) ready: bool,
+    /// Takes writes, or why nobody does.
+    pub(crate) primary: Result<Primary, String>,
+    /// Replicas that follow the primary closely enough for reads.
+    pub(crate) following: Vec<Target>,
+    /// Other replicas that run: they have all that they were sent, for when there is nobody to follow.
+    pub(crate) standing: Vec<Target>,
+    /// Whether the primary's process is known to be gone.
+    pub(crate) primary_is_away: bool,
     /// What the primary says of itself while it is not healthy.
     pub(crate) primary_says: Option<Says>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Primary {
+    pub(crate) target: Target,
+    /// Which promotion made it the primary, where control keeps count. Another epoch is another primary, even
+    /// on the same server.
+    pub(crate) epoch: Option<u64>,
+}
+
+/// How a connection was led, and so what may end it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Route {
+    Primary(Primary),
+    Replica(Target),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,28 +77,94 @@ pub(crate) struct Says {
     pub(crate) because: String,
 }
 
-impl fmt::Display for Targets {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "read-write to {} on {}, read-only ", self.primary.name, self.primary.address)?;
-        match self.replicas.len() {
-            0 => write!(f, "to the same server"),
-            1 => write!(f, "over 1 replica"),
-            more => write!(f, "over {more} replicas"),
+impl Route {
+    pub(crate) fn target(&self) -> &Target {
+        match self {
+            Route::Primary(primary) => &primary.target,
+            Route::Replica(target) => target,
         }
     }
 }
 
-/// Before anything was reported: the plan's first database server, or the one of the URL.
+impl Targets {
+    /// Whether a connection that was led this way may go on.
+    pub(crate) fn allow(&self, route: &Route) -> bool {
+        match route {
+            Route::Primary(primary) => self.primary.as_ref() == Ok(primary),
+            // One that was promoted is as good for reads as ever.
+            Route::Replica(target) => {
+                self.following.contains(target)
+                    || self.primary.as_ref().is_ok_and(|primary| primary.target == *target)
+                    || (self.nobody_to_follow() && self.standing.contains(target))
+            }
+        }
+    }
+
+    /// Whether replicas that follow nobody are better than nothing.
+    fn nobody_to_follow(&self) -> bool {
+        self.following.is_empty() && (self.primary.is_err() || self.primary_is_away)
+    }
+
+    /// Groups of routes for reads, the best group first.
+    pub(crate) fn for_reads(&self) -> [Vec<Route>; 3] {
+        let routes = |targets: &[Target]| targets.iter().cloned().map(Route::Replica).collect();
+        let primary = self.primary.iter().cloned().map(Route::Primary).collect();
+        let (following, standing) = (routes(&self.following), routes(&self.standing));
+        if self.nobody_to_follow() { [standing, primary, Vec::new()] } else { [following, primary, standing] }
+    }
+
+    /// Every server that may take connections now.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Target> {
+        let primary = self.primary.iter().map(|primary| &primary.target);
+        primary.chain(&self.following).chain(&self.standing)
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} on {}", self.name, self.address)
+    }
+}
+
+impl fmt::Display for Primary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.target)?;
+        match self.epoch {
+            Some(epoch) => write!(f, " (epoch {epoch})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Targets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.primary {
+            Ok(primary) => write!(f, "read-write to {primary}, read-only ")?,
+            Err(why) => write!(f, "no primary: {why}; read-only ")?,
+        }
+        let replicas = if self.nobody_to_follow() { self.standing.len() } else { self.following.len() };
+        match (replicas, &self.primary) {
+            (0, Ok(_)) => write!(f, "to the same server"),
+            (0, Err(_)) => write!(f, "to nobody either"),
+            (1, _) => write!(f, "over 1 replica"),
+            (more, _) => write!(f, "over {more} replicas"),
+        }
+    }
+}
+
+/// Before anything was said: a database of somebody else is where its URL says; ours must say who is what.
 pub(crate) fn first(plan: &Plan, secrets: &Secrets) -> Result<Targets, Error> {
     let database = plan.database.as_ref().ok_or(Error::NoDatabase)?;
     let primary = if database.url.is_some() {
         let url =
             secrets.get("database-url").ok_or(Error::Url("the agent gave no secret database-url".into()))?;
-        external(url.reveal())?
+        Ok(Primary { target: external(url.reveal())?, epoch: None })
     } else {
-        servers(plan).next().ok_or(Error::NoServer)?
+        let expected = servers(plan).next().ok_or(Error::NoServer)?;
+        Err(format!("waiting for {} on {}", expected.name, expected.address))
     };
-    Ok(Targets { primary, replicas: Vec::new(), ready: database.url.is_some(), primary_says: None })
+    let (following, standing) = (Vec::new(), Vec::new());
+    Ok(Targets { primary, following, standing, primary_is_away: false, primary_says: None })
 }
 
 /// The URL is a secret: an error never repeats it.
@@ -104,81 +187,89 @@ fn servers(plan: &Plan) -> impl Iterator<Item = Target> + '_ {
     })
 }
 
-/// After a report. What it does not tell stays as it was: a gate that lost its agent goes on.
-pub(crate) fn next(plan: &Plan, site: &SiteReport, before: &Targets) -> Targets {
-    let told = |name: &str| site.server(name);
-    if !servers(plan).any(|server| told(&server.name).is_some()) {
-        return before.clone();
+/// After a change of the record or a report. What the reports do not tell stays as it was: a gate that lost its
+/// agent goes on.
+pub(crate) fn next(plan: &Plan, lead: &Lead, site: &SiteReport, before: &Targets) -> Targets {
+    let Some(servers) = known(plan) else { return before.clone() };
+    let told = |server: &Target| site.server(&server.name);
+    let unreported = !servers.iter().any(|server| told(server).is_some());
+    let primary = match lead {
+        Lead::Unrecorded if unreported => return before.clone(),
+        Lead::Unrecorded => reported(&servers, site, before),
+        Lead::Nobody(why) => Err(why.clone()),
+        Lead::Open { server, epoch } => {
+            let target = servers.iter().find(|target| target.name == *server).cloned();
+            let primary = target.map(|target| Primary { target, epoch: Some(*epoch) });
+            primary.ok_or_else(|| format!("{server} is the primary, but not in the plan of this gate"))
+        }
+    };
+    if unreported {
+        return Targets { primary, ..before.clone() };
     }
-    let claims = |server: &Target| {
-        let report = told(&server.name)?.database.as_ref()?;
+    let of_primary = primary.as_ref().ok().and_then(|primary| told(&primary.target));
+    let says = of_primary.filter(|report| report.state != State::Healthy);
+    let is_primary = |server: &Target| primary.as_ref().is_ok_and(|primary| primary.target == *server);
+    let replicas = servers.iter().filter(|server| !is_primary(server));
+    let (following, others): (Vec<_>, Vec<_>) =
+        replicas.cloned().partition(|server| told(server).is_some_and(follows));
+    let standing = others.into_iter().filter(|server| told(server).is_some_and(stands)).collect();
+    Targets {
+        following,
+        standing,
+        primary_is_away: of_primary.is_some_and(|report| report.state == State::Down),
+        primary_says: says.map(|report| Says { state: report.state, because: report.because.clone() }),
+        primary,
+    }
+}
+
+/// The database servers, where we run them.
+fn known(plan: &Plan) -> Option<Vec<Target>> {
+    let ours = plan.database.as_ref().is_some_and(|database| database.url.is_none());
+    ours.then(|| servers(plan).collect())
+}
+
+/// The primary as the servers themselves report it. Whoever called itself that last stays it while it is away;
+/// one that is only starting yet would refuse the application for good, as its role is not made.
+fn reported(servers: &[Target], site: &SiteReport, before: &Targets) -> Result<Primary, String> {
+    let claims = |server: &&Target| {
+        let report = site.server(&server.name)?.database.as_ref()?;
         report.primary.then_some(report.timeline)
     };
+    let was = before.primary.as_ref().ok();
     // Of two that call themselves primary the one with the newer history is right.
-    let primary = servers(plan).filter(|server| claims(server).is_some()).max_by_key(claims);
-    let primary = primary.unwrap_or_else(|| before.primary.clone());
-    let state = told(&primary.name).map(|report| report.state);
-    let primary_is_away = matches!(state, Some(State::Down));
-    let takes_reads = |server: &Target| {
-        let Some(report) = told(&server.name) else { return false };
-        let Some(database) = report.database.as_ref() else { return false };
-        let follows =
-            report.state == State::Healthy && database.streaming && database.lag_bytes <= LAG_LIMIT_BYTES;
-        // Without a primary there is nobody to follow: a replica that runs still has all it was sent.
-        follows || primary_is_away && report.pid.is_some() && report.state != State::Starting
+    let claimant = servers.iter().filter(|server| claims(server).is_some()).max_by_key(claims);
+    let target = match (claimant, was) {
+        (Some(claimant), _) => claimant,
+        (None, Some(was)) => &was.target,
+        (None, None) => return expected(servers, site, before),
     };
-    let replicas = servers(plan).filter(|server| server.name != primary.name).filter(takes_reads).collect();
-    let ready = before.ready || matches!(state, Some(State::Healthy | State::Unhealthy));
-    let primary_says = told(&primary.name)
-        .filter(|report| report.state != State::Healthy)
-        .map(|report| Says { state: report.state, because: report.because.clone() });
-    Targets { primary, replicas, ready, primary_says }
-}
-
-/// How many connections each server has through this gate, and whose turn it is among equals.
-#[derive(Debug, Default)]
-pub(crate) struct Busy(Mutex<Counts>);
-
-#[derive(Debug, Default)]
-struct Counts {
-    open: BTreeMap<String, usize>,
-    turn: usize,
-}
-
-impl Busy {
-    fn counts(&self) -> MutexGuard<'_, Counts> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The server with the fewest connections, in turn among equals, and never one that `failed` already.
-    pub(crate) fn least<'a>(&self, servers: &'a [Target], failed: &[String]) -> Option<&'a Target> {
-        let mut counts = self.counts();
-        let left: Vec<&Target> = servers.iter().filter(|server| !failed.contains(&server.name)).collect();
-        let open = |server: &&Target| counts.open.get(&server.name).copied().unwrap_or(0);
-        let fewest = left.iter().map(open).min()?;
-        let equals: Vec<&Target> = left.into_iter().filter(|server| open(server) == fewest).collect();
-        let chosen = equals[counts.turn % equals.len()];
-        counts.turn = counts.turn.wrapping_add(1);
-        Some(chosen)
-    }
-
-    /// Counts a connection for as long as the value lives.
-    pub(crate) fn count(self: &Arc<Self>, server: &str) -> Counted {
-        *self.counts().open.entry(server.to_owned()).or_default() += 1;
-        Counted { busy: Arc::clone(self), server: server.to_owned() }
-    }
-}
-
-#[derive(Debug)]
-pub(crate) struct Counted {
-    busy: Arc<Busy>,
-    server: String,
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        if let Some(open) = self.busy.counts().open.get_mut(&self.server) {
-            *open = open.saturating_sub(1);
+    let is_new = was.is_none_or(|was| was.target != *target);
+    match site.server(&target.name) {
+        Some(report) if is_new && !matches!(report.state, State::Healthy | State::Unhealthy) => {
+            Err(format!("{} is {}: {}", target.name, report.state, report.because))
         }
+        _ => Ok(Primary { target: target.clone(), epoch: None }),
     }
+}
+
+/// Nobody has called itself primary yet: what the first of the plan says of itself.
+fn expected(servers: &[Target], site: &SiteReport, before: &Targets) -> Result<Primary, String> {
+    let report = servers.first().and_then(|first| site.server(&first.name));
+    match (report, &before.primary) {
+        (Some(report), _) => Err(format!("{} is {}: {}", report.name, report.state, report.because)),
+        (None, before) => before.clone(),
+    }
+}
+
+fn follows(report: &ServerReport) -> bool {
+    let Some(database) = &report.database else { return false };
+    report.state == State::Healthy
+        && !database.primary
+        && database.streaming
+        && database.lag_bytes <= LAG_LIMIT_BYTES
+}
+
+fn stands(report: &ServerReport) -> bool {
+    let is_replica = report.database.as_ref().is_some_and(|database| !database.primary);
+    is_replica && report.pid.is_some() && report.state != State::Starting
 }

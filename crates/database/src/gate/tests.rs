@@ -2,13 +2,13 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use link::report::{DatabaseReport, MachineReport, MachineState, ServerReport, SiteReport};
-use plan::Role;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::targets::{Address, Target};
+use super::targets::{Address, Primary, Target};
 use super::*;
+
+mod targets_table;
 
 const STARTUP: [u8; 9] = [0, 0, 0, 9, 0, 3, 0, 0, 0];
 const ENCRYPT: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
@@ -71,15 +71,26 @@ fn bench(primary: SocketAddr, replicas: &[SocketAddr], limits: Limits) -> Bench 
     let named =
         |(number, address): (usize, &SocketAddr)| target(&format!("database-{}", number + 2), *address);
     let targets = Targets {
-        primary: target("database-1", primary),
-        replicas: replicas.iter().enumerate().map(named).collect(),
-        ready: true,
+        primary: Ok(Primary { target: target("database-1", primary), epoch: Some(1) }),
+        following: replicas.iter().enumerate().map(named).collect(),
+        standing: Vec::new(),
+        primary_is_away: false,
         primary_says: None,
     };
     let (sender, receiver) = watch::channel(Arc::new(targets));
     let (ending_sender, ending) = watch::channel(false);
     let gate = Arc::new(Gate::new(Ipv4Addr::LOCALHOST.into(), receiver, ending, limits));
     Bench { gate, targets: sender, _ending: ending_sender }
+}
+
+impl Bench {
+    fn change(&self, change: impl FnOnce(&mut Targets)) {
+        self.targets.send_modify(|targets| change(Arc::make_mut(targets)));
+    }
+
+    fn promote(&self, target: Target, epoch: u64) {
+        self.change(|targets| targets.primary = Ok(Primary { target, epoch: Some(epoch) }));
+    }
 }
 
 fn limits() -> Limits {
@@ -143,7 +154,7 @@ async fn a_database_that_somebody_else_runs_is_found_by_its_name() {
     let bench = bench(primary, &[], limits());
     let address = Address::External { host: "localhost".into(), port: primary.port() };
     let target = Target { name: "the database".into(), address };
-    bench.targets.send_modify(|targets| Arc::make_mut(targets).primary = target);
+    bench.promote(target, 1);
     let mut client = connect(&bench, Kind::ReadOnly).await;
     client.write_all(&STARTUP).await.unwrap();
     says(&mut client, &WELCOME).await;
@@ -181,23 +192,23 @@ async fn a_client_is_held_until_the_primary_is_back() {
         tokio::task::yield_now().await;
     }
     let (primary, _heard) = server(vec![]).await;
-    bench.targets.send_modify(|targets| Arc::make_mut(targets).primary = target("database-2", primary));
+    bench.promote(target("database-2", primary), 2);
     says(&mut client, &WELCOME).await;
     assert_eq!(bench.gate.held.available_permits(), limits().held);
 }
 
 #[tokio::test]
-async fn a_client_is_held_until_its_role_is_made() {
+async fn a_client_is_held_until_there_is_a_primary() {
     let (primary, mut heard) = server(vec![]).await;
     let bench = bench(primary, &[], limits());
-    bench.targets.send_modify(|targets| Arc::make_mut(targets).ready = false);
+    bench.change(|targets| targets.primary = Err("it is being promoted".into()));
     let mut client = connect(&bench, Kind::ReadWrite).await;
     client.write_all(&STARTUP).await.unwrap();
     while bench.gate.held.available_permits() == limits().held {
         tokio::task::yield_now().await;
     }
     assert!(heard.try_recv().is_err());
-    bench.targets.send_modify(|targets| Arc::make_mut(targets).ready = true);
+    bench.promote(target("database-1", primary), 1);
     says(&mut client, &WELCOME).await;
 }
 
@@ -234,7 +245,7 @@ async fn too_many_are_refused_and_too_many_waiting_too() {
     let mut client = connect(&waiting, Kind::ReadOnly).await;
     client.write_all(&STARTUP).await.unwrap();
     let (code, message) = refusal(&mut client).await;
-    assert_eq!((code.as_str(), message.contains("connections wait")), ("57P03", true), "{message}");
+    assert_eq!((code.as_str(), message.contains("0 connections wait")), ("57P03", true), "{message}");
 }
 
 #[tokio::test]
@@ -259,8 +270,9 @@ async fn a_connection_to_an_old_primary_is_cut() {
     let mut client = connect(&bench, Kind::ReadWrite).await;
     client.write_all(&STARTUP).await.unwrap();
     says(&mut client, &WELCOME).await;
-    bench.targets.send_modify(|targets| Arc::make_mut(targets).primary = target("database-2", new));
-    assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+    bench.promote(target("database-2", new), 2);
+    let (code, message) = refusal(&mut client).await;
+    assert_eq!((code.as_str(), message.contains("database-1")), ("57P01", true), "{message}");
 }
 
 #[tokio::test]
@@ -278,7 +290,7 @@ async fn reads_go_to_the_replica_with_the_fewest_connections_and_past_one_that_i
     }
     let count = |heard: &mut mpsc::Receiver<Vec<u8>>| std::iter::from_fn(|| heard.try_recv().ok()).count();
     assert_eq!([count(&mut on_primary), count(&mut on_two), count(&mut on_three)], [0, 2, 2]);
-    bench.targets.send_modify(|targets| Arc::make_mut(targets).replicas.clear());
+    bench.change(|targets| targets.following.clear());
     let mut client = connect(&bench, Kind::ReadOnly).await;
     client.write_all(&STARTUP).await.unwrap();
     says(&mut client, &WELCOME).await;
@@ -298,54 +310,6 @@ async fn a_cancel_reaches_every_server_that_may_have_made_its_key() {
     let mut client = connect(&bench, Kind::ReadOnly).await;
     client.write_all(&CANCEL).await.unwrap();
     assert_eq!(on_two.recv().await.unwrap(), CANCEL);
-}
-
-fn report(name: &str, state: State, primary: bool, streaming: bool, lag_bytes: u64) -> ServerReport {
-    let timeline = 1;
-    ServerReport {
-        name: name.into(),
-        role: Role::Database,
-        machine: "beta".into(),
-        pid: (state != State::Down).then_some(7),
-        state,
-        because: "told".into(),
-        listen: Vec::new(),
-        counters: Default::default(),
-        database: Some(DatabaseReport { primary, timeline, streaming, lag_bytes, ..Default::default() }),
-    }
-}
-
-#[test]
-fn targets_follow_the_reports_and_stay_without_them() {
-    let plan = plan_of_three();
-    let before = targets::first(&plan, &Default::default()).unwrap();
-    assert_eq!((before.primary.name.as_str(), before.replicas.len()), ("database-1", 0));
-    let site = |servers: Vec<ServerReport>| {
-        let address = String::new();
-        let because = String::new();
-        let machine =
-            MachineReport { name: "beta".into(), address, state: MachineState::Up, because, servers };
-        SiteReport { machines: vec![machine] }
-    };
-    let check = |servers, primary: &str, replicas: &[&str]| {
-        let next = targets::next(&plan, &site(servers), &before);
-        let names: Vec<_> = next.replicas.iter().map(|target| target.name.as_str()).collect();
-        assert_eq!((next.primary.name.as_str(), &names[..]), (primary, replicas));
-    };
-    let one = || report("database-1", State::Healthy, true, false, 0);
-    check(vec![], "database-1", &[]);
-    check(vec![one(), report("database-2", State::Healthy, false, true, 9)], "database-1", &["database-2"]);
-    let far = targets::LAG_LIMIT_BYTES + 1;
-    check(vec![one(), report("database-2", State::Healthy, false, true, far)], "database-1", &[]);
-    check(vec![one(), report("database-2", State::Down, false, true, 0)], "database-1", &[]);
-    check(vec![one(), report("database-2", State::Healthy, false, false, 0)], "database-1", &[]);
-    check(vec![report("database-2", State::Healthy, true, false, 0)], "database-2", &[]);
-    // Without a primary the replicas that run still take reads, though they follow nobody.
-    let lost = || report("database-1", State::Down, false, false, 0);
-    let alone = report("database-2", State::Unhealthy, false, false, 0);
-    check(vec![lost(), alone], "database-1", &["database-2"]);
-    check(vec![lost(), report("database-2", State::Down, false, false, 0)], "database-1", &[]);
-    check(vec![lost(), report("database-2", State::Starting, false, false, 0)], "database-1", &[]);
 }
 
 fn plan_of_three() -> plan::Plan {
@@ -386,7 +350,7 @@ fn an_external_database_is_found_in_its_url_and_the_url_never_in_an_error() {
         plan.database.as_mut().unwrap().url = Some(plan::Value::Env("URL".into()));
         let mut secrets = link::Secrets::default();
         secrets.insert("database-url", link::Secret::new(url));
-        targets::first(&plan, &secrets).map(|targets| targets.primary.address.to_string())
+        targets::first(&plan, &secrets).map(|targets| targets.primary.unwrap().target.address.to_string())
     };
     assert_eq!(with("postgres://u:secret@db.example.com:6000/x").unwrap(), "db.example.com:6000");
     assert_eq!(with("postgres://u:secret@db.example.com/x?sslmode=require").unwrap(), "db.example.com:5432");

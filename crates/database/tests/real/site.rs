@@ -250,7 +250,7 @@ impl Seen {
     }
 
     fn report(&self, server: &Server, report: Report) {
-        let Report { state, because, database } = report;
+        let Report { state, because, database, .. } = report;
         let report = ServerReport {
             name: server.name.clone(),
             role: server.role,

@@ -189,7 +189,8 @@ impl Life {
         Vec::new()
     }
 
-    /// A process that says anything but `starting` for the first time takes connections from then on.
+    /// A process that says anything but `starting` for the first time takes connections from then on; a gate does
+    /// so earlier, and says so.
     fn reported(&mut self, new: Report) -> Vec<Action> {
         let Phase::Running { report, admitted, .. } = &mut self.phase else {
             // It has taken what waited in the backlog, and takes no more.
@@ -199,7 +200,7 @@ impl Life {
                 Vec::new()
             };
         };
-        let serving = matches!(new.state, State::Healthy | State::Unhealthy);
+        let serving = new.takes_connections || matches!(new.state, State::Healthy | State::Unhealthy);
         *report = Some(new);
         if !serving || *admitted {
             return Vec::new();
@@ -296,7 +297,8 @@ impl Life {
 
     /// How the server is, and the sentence that says why.
     pub fn state(&self, now_ms: u64) -> Report {
-        let plain = |state, because: String| Report { state, because, database: None };
+        let plain =
+            |state, because: String| Report { state, because, database: None, takes_connections: false };
         match &self.phase {
             Phase::Absent => plain(State::Down, self.why_absent().into()),
             Phase::Waiting { because, .. } if self.failures == 0 => plain(State::Starting, because.clone()),

@@ -3,7 +3,8 @@
 use super::*;
 
 fn report(state: State) -> Event {
-    Event::Report(Report { state, because: "as the server says".into(), database: None })
+    let because = "as the server says".into();
+    Event::Report(Report { state, because, database: None, takes_connections: false })
 }
 
 fn running(now_ms: u64) -> Life {
@@ -18,6 +19,20 @@ fn running(now_ms: u64) -> Life {
 
 fn ended() -> Event {
     Event::Ended { how: "was ended by signal 9".into() }
+}
+
+#[test]
+fn a_server_that_holds_early_comers_takes_connections_while_it_starts() {
+    let mut life = Life::new(0, false);
+    life.step(0, Event::Time);
+    life.step(0, Event::Spawned { pid: 7 });
+    life.step(0, Event::Hello);
+    let Event::Report(starting) = report(State::Starting) else { unreachable!() };
+    let holds = || Event::Report(Report { takes_connections: true, ..starting.clone() });
+    assert_eq!(life.step(0, holds()), [Action::Accept]);
+    assert_eq!(life.step(1, holds()), []);
+    assert_eq!(life.step(2, report(State::Healthy)), []);
+    assert_eq!(life.state(3).state, State::Healthy);
 }
 
 #[test]

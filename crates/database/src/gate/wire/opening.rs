@@ -19,7 +19,7 @@ const GSS: u32 = 80_877_104;
 
 /// Whole messages, as they were sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Opening {
+pub enum Opening {
     /// A running statement of another connection is to end.
     Cancel(Vec<u8>),
     /// May this connection be encrypted? The server answers with one byte.
@@ -30,7 +30,7 @@ pub(crate) enum Opening {
 }
 
 impl Opening {
-    pub(crate) fn bytes(&self) -> &[u8] {
+    pub fn bytes(&self) -> &[u8] {
         match self {
             Opening::Cancel(bytes)
             | Opening::Encrypt(bytes)
@@ -41,7 +41,7 @@ impl Opening {
 }
 
 /// Reads exactly one opening message, not a byte more. `None`: the client went without one.
-pub(crate) async fn read(client: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Opening>> {
+pub async fn read(client: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Opening>> {
     let mut bytes = vec![0; HEAD];
     if client.read(&mut bytes[..1]).await? == 0 {
         return Ok(None);
@@ -58,6 +58,11 @@ pub(crate) async fn read(client: &mut (impl AsyncRead + Unpin)) -> io::Result<Op
     bytes.resize(length, 0);
     client.read_exact(&mut bytes[HEAD..]).await?;
     Ok(Some(opening(bytes)))
+}
+
+/// The key in a cancel request: what `BackendKeyData` said.
+pub fn cancel_key(request: &[u8]) -> &[u8] {
+    request.get(HEAD..).unwrap_or_default()
 }
 
 fn number(bytes: &[u8]) -> u32 {
