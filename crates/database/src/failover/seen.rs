@@ -23,6 +23,8 @@ pub struct Seen {
     pub mode: Mode,
     pub timings: Timings,
     pub record: Record,
+    /// Whether the last exchange with control went well.
+    pub in_touch: bool,
     pub lease: Option<HeldLease>,
     pub postgres: Postgres,
     pub data: Data,
@@ -121,10 +123,20 @@ pub struct AsPrimary {
     pub replicas: Vec<Replica>,
     /// The newest epoch whose row this process has committed, the commit having returned without a warning.
     pub committed_epoch: Option<u64>,
+    /// The epoch whose row is being committed at this moment.
+    pub committing: Option<u64>,
     /// Whether roles, database and slots were made since it was promoted.
     pub set_up: bool,
-    /// Whether a checkpoint was made since it was promoted: only then can others be rewound to it.
-    pub checkpointed: bool,
+    /// The checkpoint since it was promoted: only after that can others be rewound to it.
+    pub checkpoint: Progress,
+}
+
+/// Of something that takes its time in the background.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    NotBegun,
+    UnderWay,
+    Done,
 }
 
 /// Another server as the primary sees it.
@@ -206,7 +218,7 @@ pub enum Upstream {
         system_identifier: u64,
         /// Whether our replication slot is there.
         slot: bool,
-        /// [`AsPrimary::checkpointed`].
+        /// Whether [`AsPrimary::checkpoint`] is done there: its control file is of the timeline that it writes.
         checkpointed: bool,
     },
 }
