@@ -27,13 +27,13 @@ use std::time::Duration;
 
 use link::report::State;
 use plan::Place;
-use relay::{Alarm, Serving, Settings, Stop};
+use relay::{Alarm, Resolver, Serving, Settings, Stop};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use gate::Gate;
 use pass::Pass;
-use pool::Pools;
+use pool::{Around, Pools};
 
 /// How often counters are published.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
@@ -51,17 +51,25 @@ pub enum Error {
 }
 
 /// Serves until the agent says stop, then lets requests finish.
-pub fn run(mut start: link::Start) -> Result<(), Error> {
+pub fn run(start: link::Start) -> Result<(), Error> {
+    run_with(start, Resolver::default())
+}
+
+/// The same, with the names of servers asked for there.
+pub fn run_with(mut start: link::Start, resolver: Resolver) -> Result<(), Error> {
     let Some(planned) = start.plan.balancer.clone() else { return Err(Error::NotPlanned(start.me.name)) };
     let listeners = start.sockets.tcp("http");
     if listeners.is_empty() {
         return Err(Error::NoSocket(start.me.name));
     }
     relay::raise_descriptor_limit();
-    let source = matches!(start.plan.place, Place::Up { .. }).then_some(start.me.address);
-    let seed = choose::key::hash(start.me.name.as_bytes());
-    let alarm = Alarm::default();
-    let pools = Arc::new(Pools::new(&planned, source, seed, &alarm));
+    let around = Around {
+        source: matches!(start.plan.place, Place::Up { .. }).then_some(start.me.address),
+        seed: choose::key::hash(start.me.name.as_bytes()),
+        alarm: Alarm::default(),
+        resolver,
+    };
+    let pools = Arc::new(Pools::new(&planned, &around));
     let pass = Pass {
         via: format!("1.1 {}", start.me.name),
         shows_via: planned.shows_via,
@@ -71,7 +79,8 @@ pub fn run(mut start: link::Start) -> Result<(), Error> {
         pools: Arc::clone(&pools),
     };
     let stop = Stop::default();
-    let mut settings = Settings::new(planned.timeouts).admitted(start.line.admission()).alarmed(alarm);
+    let mut settings =
+        Settings::new(planned.timeouts).admitted(start.line.admission()).alarmed(around.alarm.clone());
     if planned.proxy_protocol {
         settings = settings.introduced_by(&planned.trusted);
     }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use relay::{Alarm, Edits, Exchange, Fleet, ForwardError, HeadEdits, Tried};
+use relay::{Alarm, Edits, Exchange, Fleet, ForwardError, HeadEdits, Resolver, Tried};
 
 use crate::budget::Budget;
 use crate::choose::{Asked, Chooser};
@@ -23,17 +23,29 @@ pub(crate) struct Pool {
     began: Instant,
 }
 
+/// What all pools of a balancer have in common.
+#[derive(Debug)]
+pub(crate) struct Around {
+    /// Where connections come from, when that matters.
+    pub(crate) source: Option<IpAddr>,
+    /// See [`Chooser::new`].
+    pub(crate) seed: u64,
+    /// Rings whenever a server comes or goes.
+    pub(crate) alarm: Alarm,
+    /// Says where the names of servers lead.
+    pub(crate) resolver: Resolver,
+}
+
 /// All pools of the balancer: its own servers first, if it has any.
 #[derive(Debug)]
 pub(crate) struct Pools(Vec<Pool>);
 
 impl Pools {
-    /// `alarm` rings whenever a server comes or goes.
-    pub(crate) fn new(planned: &plan::Balancer, source: Option<IpAddr>, seed: u64, alarm: &Alarm) -> Self {
+    pub(crate) fn new(planned: &plan::Balancer, around: &Around) -> Self {
         // Without any pool there is still one, empty, that answers 503.
         let own = Some(&planned.pool).filter(|own| !own.servers.is_empty() || planned.pools.is_empty());
         let pools = own.into_iter().chain(&planned.pools);
-        Self(pools.map(|planned| Pool::new(planned, source, seed, alarm)).collect())
+        Self(pools.map(|planned| Pool::new(planned, around)).collect())
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&Pool> {
@@ -46,15 +58,15 @@ impl Pools {
 }
 
 impl Pool {
-    /// `source`: where connections come from, when that matters. `seed`: see [`Chooser::new`].
-    fn new(planned: &plan::Pool, source: Option<IpAddr>, seed: u64, alarm: &Alarm) -> Self {
-        let fleet = Fleet::new(planned.servers.clone(), planned.check.clone(), source)
+    fn new(planned: &plan::Pool, around: &Around) -> Self {
+        let fleet = Fleet::new(planned.servers.clone(), planned.check.clone(), around.source)
             .ejecting(planned.eject)
             .starting_slowly(planned.slow_start_ms)
-            .alarming(alarm.clone());
+            .alarming(around.alarm.clone())
+            .resolving(around.resolver.clone(), planned.resolve_ms);
         Self {
             name: planned.name.clone(),
-            chooser: Chooser::new(planned, &fleet, seed),
+            chooser: Chooser::new(planned, &fleet, around.seed),
             fleet: Arc::new(fleet),
             budget: Budget::default(),
             began: Instant::now(),

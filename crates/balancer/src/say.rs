@@ -24,15 +24,18 @@ pub(crate) fn state(pools: &Pools, address: &str) -> (State, String) {
 }
 
 fn part(name: &str, fleet: &Fleet) -> String {
-    let (up, all) = (fleet.up(), fleet.len());
+    // A name may have fewer addresses than the plan has room for; without any its servers are down.
+    let is_here = |index: &usize| !fleet.is_vacant(*index);
+    let room = (0..fleet.len()).filter(is_here).count();
+    let (up, all) = (fleet.up(), if room == 0 { fleet.len() } else { room });
     let ours = fleet.targets().all(|target| target.machine.is_some());
     let kind = match name {
         _ if ours => "web servers".to_owned(),
         "" => "servers".to_owned(),
         name => format!("servers of {name}"),
     };
-    let down: Vec<_> = (0..all)
-        .filter(|index| !fleet.is_up(*index))
+    let down: Vec<_> = (0..fleet.len())
+        .filter(|index| !fleet.is_up(*index) && (is_here(index) || room == 0))
         .map(|index| fleet.target(index).name.as_str())
         .collect();
     match (up, down.len()) {

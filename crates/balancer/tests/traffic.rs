@@ -9,6 +9,8 @@ mod clients;
 mod faults;
 #[path = "traffic/health.rs"]
 mod health;
+#[path = "traffic/names.rs"]
+mod names;
 #[path = "traffic/resilience.rs"]
 mod resilience;
 #[path = "traffic/routing.rs"]

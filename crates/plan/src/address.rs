@@ -49,6 +49,41 @@ pub(crate) fn socket(text: &str) -> Result<SocketAddr, Wrong> {
     }
 }
 
+/// Where a server answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    Address(SocketAddr),
+    Name { host: String, port: u16 },
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Place::Address(address) => address.fmt(f),
+            Place::Name { host, port } => write!(f, "{host}:{port}"),
+        }
+    }
+}
+
+/// The address or the name of one server, and its port.
+pub(crate) fn server(text: &str) -> Result<Place, Wrong> {
+    let begins_like_a_name = text.starts_with(|first: char| first.is_ascii_alphabetic());
+    if !begins_like_a_name || text.contains("::") {
+        return socket(text).map(Place::Address);
+    }
+    let Some((host, port)) = text.split_once(':') else {
+        return Err((format!("{text:?} has no port"), format!("for example \"{text}:80\"")));
+    };
+    if port.starts_with("//") {
+        return host_name(text).and_then(|_| socket(text)).map(Place::Address);
+    }
+    let host = host_name(host)?;
+    match port.parse() {
+        Ok(port) if port > 0 => Ok(Place::Name { host, port }),
+        _ => Err((format!("{port:?} is no port"), format!("from 1 to 65535, for example \"{host}:8080\""))),
+    }
+}
+
 /// A host name (RFC 1123 section 2.1), in lowercase and without the last dot.
 pub(crate) fn host_name(text: &str) -> Result<String, Wrong> {
     let wrong = |why: &str, hint: &str| Err((format!("{text:?} is not a host name: {why}"), hint.to_owned()));
@@ -146,6 +181,21 @@ mod tests {
         }
         for wrong in ["", "a.*.b", "a b", "_", "a..b"] {
             assert!(!is_record_name(wrong), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn servers_have_addresses_or_names() {
+        let name = |host: &str, port| Ok(Place::Name { host: host.into(), port });
+        assert_eq!(server("App.Internal:8080"), name("app.internal", 8080));
+        assert_eq!(server("localhost:80"), name("localhost", 80));
+        for right in ["10.0.0.1:80", "[fe80::1]:80"] {
+            assert!(matches!(server(right), Ok(Place::Address(_))), "{right}");
+        }
+        for wrong in
+            ["localhost", "a_b:80", "a:0", "a:x", "a:99999", "http://a:80", "fe80::1", "a.1:80", "10.0.0.1"]
+        {
+            assert!(server(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -147,7 +147,11 @@ pub enum SocketKind {
 pub struct Target {
     /// The name of one of our servers, or the address as it was written.
     pub name: String,
+    /// Where it answers. With `lookup` only its port counts.
     pub address: SocketAddr,
+    /// The host name to ask for its address. Targets that share one each have an address of their own.
+    #[serde(default)]
+    pub lookup: Option<String>,
     /// The machine it runs on, when it is one of ours.
     pub machine: Option<String>,
     /// Its part of the traffic; 0: none, not even of clients that were there before.

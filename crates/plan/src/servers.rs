@@ -127,6 +127,7 @@ pub(crate) fn targets(servers: &[Server], role: Role) -> Vec<Target> {
         Some(Target {
             name: server.name.clone(),
             address: SocketAddr::new(server.address, port),
+            lookup: None,
             machine: Some(server.machine.clone()),
             weight: 1,
             backup: false,

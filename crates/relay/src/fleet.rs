@@ -6,10 +6,13 @@
 
 pub mod ejection;
 pub mod health;
+mod names;
 pub mod pace;
+mod place;
 mod question;
+pub mod resolve;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -24,6 +27,8 @@ use crate::forward::way::Way;
 
 use ejection::Ejection;
 use health::Health;
+use place::Place;
+use resolve::Resolver;
 
 /// The most targets that a request can try, and so the most that a fleet may have.
 pub const MEMBERS: usize = 128;
@@ -35,6 +40,9 @@ pub struct Fleet {
     check: Check,
     eject: Eject,
     slow_start_ms: u64,
+    resolver: Resolver,
+    /// How often names are asked for again.
+    resolve_ms: u64,
     /// What all times are counted from.
     began: Instant,
     /// Held while a target is ejected, so that no two are where one may be.
@@ -50,6 +58,7 @@ pub struct Fleet {
 #[derive(Debug)]
 struct Member {
     target: Target,
+    place: Place,
     /// Whether it is in rotation.
     up: AtomicBool,
     /// How often checks have taken it out.
@@ -102,6 +111,7 @@ impl Fleet {
             targets.truncate(MEMBERS);
         }
         let members = targets.into_iter().map(|target| Member {
+            place: Place::of(&target),
             target,
             up: AtomicBool::new(false),
             losses: AtomicU32::new(0),
@@ -115,6 +125,8 @@ impl Fleet {
             check,
             eject: Eject::default(),
             slow_start_ms: 0,
+            resolver: Resolver::default(),
+            resolve_ms: plan::RESOLVE_MS,
             began: Instant::now(),
             ejecting: Mutex::default(),
             source,
@@ -132,6 +144,11 @@ impl Fleet {
     /// Lets the weight of a target that came up grow for this long.
     pub fn starting_slowly(self, slow_start_ms: u64) -> Self {
         Self { slow_start_ms, ..self }
+    }
+
+    /// Asks for names there, and so often.
+    pub fn resolving(self, resolver: Resolver, resolve_ms: u64) -> Self {
+        Self { resolver, resolve_ms, ..self }
     }
 
     /// Rings when a target came or went.
@@ -154,7 +171,17 @@ impl Fleet {
     /// The way to this target, as things are now.
     pub fn way(&self, index: usize) -> Way<'static> {
         let losses = self.losses(index);
-        Way { losses, ..Way::new(self.members[index].target.address, self.source(index)) }
+        Way { losses, ..Way::new(self.address(index), self.source(index)) }
+    }
+
+    fn address(&self, index: usize) -> SocketAddr {
+        let member = &self.members[index];
+        member.place.now().unwrap_or(member.target.address)
+    }
+
+    /// Whether this target has a name that leads to no address for it.
+    pub fn is_vacant(&self, index: usize) -> bool {
+        self.members[index].place.now().is_none()
     }
 
     /// How often its checks have taken this target out of rotation.
@@ -164,7 +191,10 @@ impl Fleet {
 
     /// The source address for connections to this target: none where it could not lead there.
     pub fn source(&self, index: usize) -> Option<IpAddr> {
-        let target = self.members[index].target.address.ip();
+        self.source_to(self.address(index).ip())
+    }
+
+    fn source_to(&self, target: IpAddr) -> Option<IpAddr> {
         self.source.filter(|source| {
             source.is_ipv4() == target.is_ipv4() && (!source.is_loopback() || target.is_loopback())
         })
@@ -256,9 +286,12 @@ impl Fleet {
         let member = &self.members[index];
         member.suspect.store(true, Ordering::Relaxed);
         let one_at_a_time = self.ejecting.lock().unwrap_or_else(PoisonError::into_inner);
-        let room = ejection::has_room(&self.eject, self.len(), self.len() - self.up());
+        let all = (0..self.len()).filter(|index| !self.is_vacant(*index)).count();
+        let room = ejection::has_room(&self.eject, all, all.saturating_sub(self.up()));
         let now_ms = self.ms(Instant::now());
         let mut seen = member.seen();
+        // What its checks have taken out need not be ejected, too.
+        let room = room && seen.health.up() == Some(true);
         let because = seen.ejection.failed(&self.eject, now_ms, room, text);
         if let Some(because) = because {
             self.apply(member, &seen, &because, false);
@@ -274,6 +307,10 @@ impl Fleet {
             let fleet = std::sync::Arc::clone(&self);
             checks.spawn(async move { fleet.watch_one(index).await });
         }
+        for name in self.names() {
+            let fleet = std::sync::Arc::clone(&self);
+            checks.spawn(async move { fleet.follow(&name).await });
+        }
         while let Some(ended) = checks.join_next().await {
             if let Err(error) = ended {
                 tracing::error!("the checks of a server ended: {error}");
@@ -285,13 +322,34 @@ impl Fleet {
     async fn watch_one(&self, index: usize) {
         let member = &self.members[index];
         for number in 0_u64.. {
-            let asked = question::check(member.target.address, self.source(index), &self.check).await;
-            self.checked(member, asked.as_deref());
-            let steady = asked.is_ok() && member.up.load(Ordering::Relaxed);
+            let good = self.check_one(member).await;
+            let steady = good && member.up.load(Ordering::Relaxed);
             let interval_ms = if steady { self.check.interval_ms } else { self.check.fast_interval_ms };
             let lot = crate::thread::mix(number ^ (index as u64) << 48);
             self.wait(member, pace::pause(interval_ms, lot)).await;
         }
+    }
+
+    /// Checks it where it is, or where it is to go. Whether that was good.
+    async fn check_one(&self, member: &Member) -> bool {
+        if let Some(next) = member.place.next() {
+            let asked = self.ask_at(member, next).await;
+            if asked.is_ok() || !member.up.load(Ordering::Relaxed) {
+                tracing::info!("{} is now at {next}", member.target.name);
+                member.place.arrive();
+                self.checked(member, asked.as_deref());
+                return asked.is_ok();
+            }
+        }
+        let Some(now) = member.place.now() else { return false };
+        let asked = self.ask_at(member, now).await;
+        self.checked(member, asked.as_deref());
+        asked.is_ok()
+    }
+
+    async fn ask_at(&self, member: &Member, address: SocketAddr) -> Result<String, String> {
+        let name = member.target.lookup.as_deref();
+        question::check(address, self.source_to(address.ip()), name, &self.check).await
     }
 
     /// Until the next check: sooner when a request failed, and with an eye on the end of an ejection.

@@ -67,6 +67,7 @@ pub use codec::request::RequestHead;
 pub use codec::write::{HeadEdits, Via};
 pub use counters::Counters;
 pub use exchange::{Ended, Exchange, Handler};
+pub use fleet::resolve::Resolver;
 pub use fleet::{Fleet, Tried};
 pub use forward::error::ForwardError;
 pub use forward::way::Way;

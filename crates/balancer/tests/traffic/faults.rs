@@ -161,8 +161,8 @@ fn a_killed_server_costs_no_request_that_may_be_repeated() {
     let (mut one, two) = (Process::start("one", "127.0.0.1:0"), Process::start("two", "127.0.0.1:0"));
     let balancer = Balancer::at(&[one.address, two.address], |_| {});
     balancer.wait_until_up(2);
-    let seen = under_load("one of two killed and started again, five times", &balancer, || {
-        for _ in 0..5 {
+    let seen = under_load("one of two killed and started again, three times", &balancer, || {
+        for _ in 0..3 {
             let address = one.address.to_string();
             one.kill();
             settle(&balancer, &["two"]);

@@ -115,6 +115,7 @@ fn without_servers_of_its_own_what_has_no_route_is_404() {
         let server = plan::Target {
             name: "api-1".into(),
             address: two.address,
+            lookup: None,
             machine: None,
             weight: 1,
             backup: false,

@@ -140,6 +140,15 @@ impl Balancer {
     }
 
     pub fn at(servers: &[SocketAddr], change: impl Fn(&mut plan::Balancer)) -> Self {
+        Self::asking(relay::Resolver::default(), servers, change)
+    }
+
+    /// `resolver` says where the names of servers lead.
+    pub fn asking(
+        resolver: relay::Resolver,
+        servers: &[SocketAddr],
+        change: impl Fn(&mut plan::Balancer),
+    ) -> Self {
         let mut plan = plan();
         let balancer = plan.balancer.as_mut().unwrap();
         let section = &mut balancer.pool;
@@ -175,7 +184,7 @@ impl Balancer {
             line,
         };
         let line = start.line.clone();
-        let thread = std::thread::spawn(move || balancer::run(start));
+        let thread = std::thread::spawn(move || balancer::run_with(start, resolver));
         Self { address, orders, thread: Some(thread), line, moods: Vec::new(), _site: site }
     }
 

@@ -50,6 +50,16 @@ pub struct Pool {
     pub slow_start_ms: u64,
     #[serde(default)]
     pub queue: Queue,
+    /// How often the names of servers are asked for again.
+    #[serde(default = "resolve_ms")]
+    pub resolve_ms: u64,
+}
+
+/// Unless the file says otherwise.
+pub const RESOLVE_MS: u64 = 10_000;
+
+fn resolve_ms() -> u64 {
+    RESOLVE_MS
 }
 
 /// How the next server is chosen.

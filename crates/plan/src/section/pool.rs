@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::meant::{Algorithm, Mode, Pool, Queue, Sticky, Target};
+use crate::meant::{Algorithm, Mode, Pool, Queue, RESOLVE_MS, Sticky, Target};
 use crate::mistake::{Mistake, Notes};
 use crate::section::health::{CheckKeys, EjectKeys};
 use crate::section::limit::{CONNECTIONS_MAX, queue, small};
@@ -12,6 +12,8 @@ use crate::typed::{Item, Table, Written, or};
 const MODES: [(&str, Mode); 2] =
     [("active-active", Mode::ActiveActive), ("active-passive", Mode::ActivePassive)];
 const FIELD_LETTERS_MAX: usize = 128;
+const RESOLVE_MS_MIN: u64 = 100;
+const RESOLVE_MS_MAX: u64 = 3_600_000;
 const SLOW_START_MS_MAX: u64 = 3_600_000;
 
 #[derive(Clone, Debug, Default)]
@@ -29,6 +31,7 @@ pub(crate) struct PoolKeys {
     slow_start_ms: Option<Written<u64>>,
     max_connections: Option<u32>,
     queue: Queue,
+    resolve_ms: Option<Written<u64>>,
 }
 
 impl PoolKeys {
@@ -48,6 +51,7 @@ impl PoolKeys {
             slow_start_ms: table.duration_ms("slow-start", 0, SLOW_START_MS_MAX),
             max_connections: table.number("max-connections", 1, CONNECTIONS_MAX).and_then(small),
             queue: queue(table, title),
+            resolve_ms: table.duration_ms("resolve", RESOLVE_MS_MIN, RESOLVE_MS_MAX),
         };
         keys.note_hash(table.notes, &table.span);
         keys
@@ -96,6 +100,7 @@ impl PoolKeys {
             eject: self.eject.mean(),
             slow_start_ms: or(&self.slow_start_ms, 0),
             queue: self.queue,
+            resolve_ms: or(&self.resolve_ms, RESOLVE_MS),
             servers,
         }
     }

@@ -1,19 +1,23 @@
 //! Servers that are written by address because they are not ours: `[balancer] servers`, `[web] app`.
-//! Each is `"10.0.0.1:80"` or `{ address = "10.0.0.1:80", weight = 2, backup = true, name = "old" }`.
+//! Each is `"10.0.0.1:80"`, `"app.internal:80"`, or `{ address = "10.0.0.1:80", weight = 2, backup = true, name = "old" }`.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
+use crate::address::Place;
 use crate::meant::Target;
 use crate::mistake::Mistake;
 use crate::section::limit::{CONNECTIONS_MAX, small};
 use crate::typed::{Item, Written, or};
 
 const WEIGHT_MAX: u64 = 256;
+const ADDRESSES_MAX: u64 = 100;
 const TARGETS_MAX: usize = 1_000;
 
 #[derive(Clone, Debug)]
 pub(crate) struct TargetEntry {
-    address: Written<SocketAddr>,
+    place: Written<Place>,
+    /// How many addresses of a name are each a server.
+    addresses: u32,
     name: Option<Written<String>>,
     weight: Option<Written<u64>>,
     backup: Option<Written<bool>>,
@@ -37,7 +41,8 @@ pub(crate) fn read(item: &Item<'_>) -> Written<Vec<TargetEntry>> {
 fn entry(item: &Item<'_>) -> Option<TargetEntry> {
     if item.value.is_str() {
         return Some(TargetEntry {
-            address: item.socket()?,
+            place: item.server()?,
+            addresses: 1,
             name: None,
             weight: None,
             backup: None,
@@ -54,23 +59,31 @@ fn entry(item: &Item<'_>) -> Option<TargetEntry> {
     }
     let mut table = item.table("the server")?;
     table.span = item.span.clone();
-    let address = table.get("address").and_then(|item| item.socket());
+    let place = table.get("address").and_then(|item| item.server());
+    let addresses = table.number("addresses", 1, ADDRESSES_MAX);
     let name = table.text("name");
     let weight = table.number("weight", 0, WEIGHT_MAX);
     let backup = table.get("backup").and_then(|item| item.boolean());
     let max_connections = table.number("max-connections", 1, CONNECTIONS_MAX).and_then(small);
     table.require("address", "where it answers: `address = \"10.0.0.1:80\"`");
     table.close();
-    Some(TargetEntry { address: address?, name, weight, backup, max_connections })
+    let place = place?;
+    if let (Place::Address(_), Some(addresses)) = (&place.value, &addresses) {
+        let message = "`addresses` is for a server with a name: an address is only one";
+        let mistake = Mistake::at(addresses.span.clone(), message);
+        item.notes.note(mistake.hint("for example { address = \"app.internal:8080\", addresses = 4 }"));
+    }
+    let addresses = addresses.and_then(small).unwrap_or(1);
+    Some(TargetEntry { place, addresses, name, weight, backup, max_connections })
 }
 
 fn note_twins(entries: &[TargetEntry], item: &Item<'_>) {
     for (index, entry) in entries.iter().enumerate() {
         let before = &entries[..index];
-        if before.iter().any(|other| other.address.value == entry.address.value) {
-            let message = format!("the server {} is named twice in `{}`", entry.address.value, item.name);
+        if before.iter().any(|other| other.place.value == entry.place.value) {
+            let message = format!("the server {} is named twice in `{}`", entry.place.value, item.name);
             let hint = "give one of them a `weight` if it shall have more of the traffic";
-            item.notes.note(Mistake::at(entry.address.span.clone(), message).hint(hint));
+            item.notes.note(Mistake::at(entry.place.span.clone(), message).hint(hint));
         }
         let Some(name) = &entry.name else { continue };
         if before.iter().any(|other| other.name.as_ref().is_some_and(|other| other.value == name.value)) {
@@ -81,13 +94,26 @@ fn note_twins(entries: &[TargetEntry], item: &Item<'_>) {
 }
 
 pub(crate) fn mean(entries: &[TargetEntry]) -> Vec<Target> {
-    let target = |entry: &TargetEntry| Target {
-        name: or(&entry.name, entry.address.value.to_string()),
-        address: entry.address.value,
+    entries.iter().flat_map(targets).collect()
+}
+
+/// The servers of one entry: one for each address that its name may have.
+fn targets(entry: &TargetEntry) -> impl Iterator<Item = Target> {
+    let name = or(&entry.name, entry.place.value.to_string());
+    let (address, lookup) = match &entry.place.value {
+        Place::Address(address) => (*address, None),
+        Place::Name { host, port } => {
+            (SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), *port), Some(host.clone()))
+        }
+    };
+    let target = move |number: u32| Target {
+        name: if entry.addresses > 1 { format!("{name}#{number}") } else { name.clone() },
+        address,
+        lookup: lookup.clone(),
         machine: None,
         weight: u32::try_from(or(&entry.weight, 1)).unwrap_or(1),
         backup: or(&entry.backup, false),
         max_connections: entry.max_connections,
     };
-    entries.iter().map(target).collect()
+    (1..=entry.addresses).map(target)
 }

@@ -1,7 +1,7 @@
 //! One value of the file, and the ways to read it. Each either gives a value with its place, or notes what
 //! is wrong and gives nothing, so that reading goes on.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::ops::{Range, RangeInclusive};
 
 use toml::de::{DeTable, DeValue};
@@ -182,8 +182,9 @@ impl<'a> Item<'a> {
         self.checked(address::ip)
     }
 
-    pub(crate) fn socket(&self) -> Option<Written<SocketAddr>> {
-        self.checked(address::socket)
+    /// An address or a name, and a port.
+    pub(crate) fn server(&self) -> Option<Written<address::Place>> {
+        self.checked(address::server)
     }
 
     pub(crate) fn host_name(&self) -> Option<Written<String>> {

@@ -51,6 +51,12 @@ impl Health {
         })
     }
 
+    /// There is nothing to check.
+    pub fn gone(&mut self, because: &str) -> Option<Change> {
+        let first = self.up.is_none();
+        (self.up != Some(false)).then(|| self.turn(false, because.to_owned(), first))
+    }
+
     fn turn(&mut self, up: bool, because: String, first: bool) -> Change {
         *self = Self { up: Some(up), against: 0 };
         Change { up, because, first }

@@ -8,14 +8,15 @@ use plan::{Check, CheckKind};
 use crate::probe::{Answered, ProbeError, Question, ask};
 use crate::stream::Stream;
 
-/// Asks, and says in words how that went: Ok is good.
+/// Asks, and says in words how that went: Ok is good. `name`: that of the target, if it has one.
 pub(super) async fn check(
     target: SocketAddr,
     source: Option<IpAddr>,
+    name: Option<&str>,
     check: &Check,
 ) -> Result<String, String> {
     let within = Duration::from_millis(check.timeout_ms);
-    let asked = tokio::time::timeout(within, once(target, source, check)).await;
+    let asked = tokio::time::timeout(within, once(target, source, name, check)).await;
     match asked.unwrap_or(Err(ProbeError::Late(within))) {
         Ok(Some(answered)) => judged(check, &answered),
         Ok(None) => Ok("takes connections".to_owned()),
@@ -26,6 +27,7 @@ pub(super) async fn check(
 async fn once(
     target: SocketAddr,
     source: Option<IpAddr>,
+    name: Option<&str>,
     check: &Check,
 ) -> Result<Option<Answered>, ProbeError> {
     if check.kind == CheckKind::Tcp {
@@ -35,7 +37,7 @@ async fn once(
     let question = Question {
         method: &check.method,
         path: &check.path,
-        host: check.host.as_deref().unwrap_or(&address),
+        host: check.host.as_deref().or(name).unwrap_or(&address),
         wants_body: check.body.is_some(),
     };
     ask(target, source, &question).await.map(Some)
