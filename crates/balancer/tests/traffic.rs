@@ -17,6 +17,8 @@ mod resilience;
 mod routing;
 #[path = "traffic/stage.rs"]
 mod stage;
+#[path = "traffic/websocket.rs"]
+mod websocket;
 
 use std::sync::atomic::Ordering;
 
