@@ -97,7 +97,8 @@ pub fn run(mut start: Start) -> Result<(), Error> {
             return Err(Error::NoSocket(name));
         }
     }
-    runtime.block_on(serve_until_stopped(start, read_write, read_only))
+    let control = control(&start)?;
+    runtime.block_on(serve_until_stopped(start, control, read_write, read_only))
 }
 
 /// What all connections of a gate share.
@@ -158,11 +159,11 @@ impl Gate {
 
 async fn serve_until_stopped(
     start: Start,
+    control: Option<Arc<dyn Control>>,
     read_write: Vec<TcpListener>,
     read_only: Vec<TcpListener>,
 ) -> Result<(), Error> {
     let first = targets::first(&start.plan, &start.secrets)?;
-    let control = control(&start)?;
     let (targets_sender, targets) = watch::channel(Arc::new(first));
     let (ending_sender, ending) = watch::channel(false);
     let limits = Limits { connections: sockets::raise_file_limit(LIMITS.connections), ..LIMITS };

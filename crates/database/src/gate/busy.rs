@@ -32,6 +32,11 @@ impl Busy {
         Some(chosen)
     }
 
+    #[cfg(test)]
+    pub(crate) fn open(&self) -> usize {
+        self.counts().open.values().sum()
+    }
+
     /// Counts a connection for as long as the value lives.
     pub(crate) fn count(self: &Arc<Self>, server: &str) -> Counted {
         *self.counts().open.entry(server.to_owned()).or_default() += 1;

@@ -28,6 +28,10 @@ impl Total {
     pub(crate) fn add(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// Totals since the start of this process.
@@ -63,7 +67,7 @@ impl Counters {
             ("cancel-requests", &self.cancels),
             ("commits-unconfirmed", &self.unconfirmed),
         ];
-        let totals = totals.into_iter().map(|(name, total)| (name, total.0.load(Ordering::Relaxed)));
+        let totals = totals.into_iter().map(|(name, total)| (name, total.get()));
         let all = totals.chain([("connections-waiting", waiting as u64)]);
         all.map(|(name, number)| (name.to_owned(), number)).collect()
     }

@@ -10,6 +10,10 @@ use super::*;
 
 mod targets_table;
 
+mod connections;
+
+mod real;
+
 const STARTUP: [u8; 9] = [0, 0, 0, 9, 0, 3, 0, 0, 0];
 const ENCRYPT: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 const CANCEL: [u8; 16] = [0, 0, 0, 16, 4, 210, 22, 46, 1, 2, 3, 4, 5, 6, 7, 8];
