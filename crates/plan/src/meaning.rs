@@ -27,7 +27,7 @@ pub(crate) fn mean(typed: &Typed, ground: &Ground<'_>, notes: &Notes) -> Plan {
         place: ground.place,
         dns: force.dns.then(|| mean_dns(typed, notes)).flatten(),
         balancer: force.balancer.then(|| mean_balancer(typed, &servers, ground, notes)),
-        web: force.web.then(|| mean_web(typed, &servers, ground, notes)),
+        web: force.web.then(|| mean_web(typed, &servers, !force.balancer, ground, notes)),
         app,
         database: force.database.then(|| mean_database(typed, placement.of(Role::Database).len(), notes)),
         not_served: not_served(typed),
@@ -45,7 +45,7 @@ fn mean_balancer(typed: &Typed, servers: &[Server], ground: &Ground<'_>, notes: 
     let web = targets(servers, Role::Web);
     let own = if web.is_empty() { targets(servers, Role::App) } else { web };
     let section = typed.balancer.clone().unwrap_or_default();
-    let balancer = section.mean(own, ground.place);
+    let balancer = section.mean(own, ground, notes);
     let has_own = section.pool.means_servers || !balancer.pool.servers.is_empty();
     Balancer {
         pools: route::mean_pools(&typed.pools),
@@ -54,9 +54,15 @@ fn mean_balancer(typed: &Typed, servers: &[Server], ground: &Ground<'_>, notes: 
     }
 }
 
-fn mean_web(typed: &Typed, servers: &[Server], ground: &Ground<'_>, notes: &Notes) -> Web {
+fn mean_web(
+    typed: &Typed,
+    servers: &[Server],
+    is_first: bool,
+    ground: &Ground<'_>,
+    notes: &Notes,
+) -> Web {
     let section = typed.web.clone().unwrap_or_default();
-    let web = section.mean(targets(servers, Role::App), ground.files, notes);
+    let web = section.mean(targets(servers, Role::App), is_first, ground.files, notes);
     if typed.web.is_some() && !section.serves_something(&web) && !typed.names.app {
         let hint = "name a folder with `root = \"public\"`, or app servers with `app = [\"10.0.0.5:8000\"]`";
         notes.note(Mistake::at(section.span, "[web] has nothing to serve").hint(hint));

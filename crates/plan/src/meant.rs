@@ -3,6 +3,7 @@
 //! It is plain data. It travels whole over the link (agent to server) and the agent API (agent to agent),
 //! so a key may be added with a default, never given another meaning. Units stand last in names.
 
+mod access_log;
 mod balancer;
 mod check;
 mod limit;
@@ -15,6 +16,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use access_log::*;
 pub use balancer::*;
 pub use check::*;
 pub use limit::*;
@@ -211,6 +213,8 @@ pub struct Web {
     /// The health check of the app servers, when there are any.
     pub check: Check,
     pub timeouts: Timeouts,
+    #[serde(default)]
+    pub access_log: Option<AccessLog>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

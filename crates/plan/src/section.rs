@@ -16,6 +16,8 @@ pub(crate) mod monitor;
 pub(crate) mod tls;
 
 // What several sections share.
+pub(crate) mod access_log;
+pub(crate) mod error_pages;
 pub(crate) mod field;
 pub(crate) mod health;
 pub(crate) mod limit;

@@ -1,8 +1,10 @@
 //! What `[balancer]` means: pools of servers, and how each of them chooses.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
-use super::{Check, Eject, Limits, Network, Queue, RateLimit, Route, Target, Timeouts};
+use super::{AccessLog, Check, Eject, Limits, Network, Queue, RateLimit, Route, Target, Timeouts};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Balancer {
@@ -22,6 +24,12 @@ pub struct Balancer {
     pub limits: Limits,
     #[serde(default)]
     pub rate_limit: Option<RateLimit>,
+    /// None: requests are not logged.
+    #[serde(default)]
+    pub access_log: Option<AccessLog>,
+    /// The folder of the site's own error pages, relative to the application files.
+    #[serde(default)]
+    pub error_pages: Option<PathBuf>,
     /// `[pool.NAME]`, which routes lead to.
     #[serde(default)]
     pub pools: Vec<Pool>,

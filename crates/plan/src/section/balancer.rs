@@ -3,8 +3,11 @@
 
 use std::ops::Range;
 
+use crate::ground::Ground;
 use crate::meant::{Balancer, Limits, Network, Place, RateLimit, Target};
-use crate::mistake::Mistake;
+use crate::mistake::{Mistake, Notes};
+use crate::section::access_log::AccessLogKeys;
+use crate::section::error_pages;
 use crate::section::limit::{limits, rate_limit};
 use crate::section::network::networks;
 use crate::section::patience::{BALANCER_IDLE_MS, TimeoutKeys};
@@ -23,6 +26,8 @@ pub(crate) struct BalancerSection {
     proxy_protocol: Option<Written<bool>>,
     limits: Limits,
     rate_limit: Option<RateLimit>,
+    access_log: AccessLogKeys,
+    error_pages: Option<Written<String>>,
 }
 
 impl BalancerSection {
@@ -37,6 +42,8 @@ impl BalancerSection {
             proxy_protocol: table.get("proxy-protocol").and_then(|item| item.boolean()),
             limits: limits(&mut table),
             rate_limit: rate_limit(&mut table),
+            access_log: AccessLogKeys::read(&mut table, "[balancer.access-log]"),
+            error_pages: table.text("error-pages"),
         };
         section.pool.means_servers = table.means("servers");
         section.note_proxies(&table);
@@ -55,15 +62,18 @@ impl BalancerSection {
     }
 
     /// `own`: the servers of this site that it may send to.
-    pub(crate) fn mean(&self, own: Vec<Target>, place: Place) -> Balancer {
+    pub(crate) fn mean(&self, own: Vec<Target>, ground: &Ground<'_>, notes: &Notes) -> Balancer {
         Balancer {
             pool: self.pool.mean("", own),
             timeouts: self.timeouts.mean(BALANCER_IDLE_MS),
-            shows_via: matches!(place, Place::Up { .. }),
+            shows_via: matches!(ground.place, Place::Up { .. }),
             trusted: self.trusted.clone(),
             proxy_protocol: or(&self.proxy_protocol, false),
             limits: self.limits,
             rate_limit: self.rate_limit,
+            // The first server that a client meets logs by default.
+            access_log: self.access_log.mean(true),
+            error_pages: error_pages::mean(self.error_pages.as_ref(), ground.files, notes),
             pools: Vec::new(),
             routes: Vec::new(),
         }

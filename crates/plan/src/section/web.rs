@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use crate::ground::Files;
 use crate::meant::{Target, Web};
 use crate::mistake::{Mistake, Notes};
+use crate::section::access_log::AccessLogKeys;
 use crate::section::health::CheckKeys;
 use crate::section::patience::{TimeoutKeys, WEB_IDLE_MS};
 use crate::section::target::{self, TargetEntry};
@@ -26,6 +27,7 @@ pub(crate) struct WebSection {
     pub(crate) app: Option<Written<Vec<TargetEntry>>>,
     check: CheckKeys,
     timeouts: TimeoutKeys,
+    access_log: AccessLogKeys,
 }
 
 impl WebSection {
@@ -39,20 +41,22 @@ impl WebSection {
             app: table.get("app").map(|item| target::read(&item)),
             check: CheckKeys::read(&mut table, "[web.check]"),
             timeouts: TimeoutKeys::read(&mut table, "[web.timeouts]"),
+            access_log: AccessLogKeys::read(&mut table, "[web.access-log]"),
         };
         section.means_something = table.means("root") || table.means("app");
         table.close();
         section
     }
 
-    /// `own`: the app servers of this site.
-    pub(crate) fn mean(&self, own: Vec<Target>, files: &dyn Files, notes: &Notes) -> Web {
+    /// `own`: the app servers of this site. `is_first`: whether clients come here, and not to a balancer.
+    pub(crate) fn mean(&self, own: Vec<Target>, is_first: bool, files: &dyn Files, notes: &Notes) -> Web {
         let app = self.app.as_ref().map_or(own, |app| target::mean(&app.value));
         Web {
             root: self.meant_root(app.is_empty() && self.app.is_none(), files, notes),
             app,
             check: self.check.mean(self.app.is_none()),
             timeouts: self.timeouts.mean(WEB_IDLE_MS),
+            access_log: self.access_log.mean(is_first),
         }
     }
 
