@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{Poll, ready};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
+use crate::access_log::Entry;
 use crate::buffer::Buffer;
 use crate::clock::Deadline;
 use crate::codec::body::Body;
@@ -14,7 +15,7 @@ use crate::codec::scan::{Found, Scan};
 use crate::codec::write::{self, Keep};
 use crate::exchange::{Exchange, Handler};
 use crate::limits::{FIRST_REQUEST_GRACE_MS, LINGER_BYTES, LINGER_MS};
-use crate::outcome::Cause;
+use crate::outcome::{Cause, Outcome};
 use crate::stream::Stream;
 use crate::thread::Thread;
 
@@ -132,44 +133,58 @@ async fn answer<H: Handler>(
     handler: &H,
     head: &mut RequestHead,
 ) -> bool {
-    let body = match read_head(thread, client, head).await {
-        Ok(body) => body,
-        Err(NoHead::Gone) => return false,
-        Err(NoHead::Late) => {
-            refuse(thread, client, 408).await;
-            return false;
-        }
-        Err(NoHead::Refused(refusal)) => {
-            tracing::debug!("refused a request of {}: {refusal}", client.address);
-            refuse(thread, client, refusal.status()).await;
+    let (body, head_bytes) = match read_head(thread, client, head).await {
+        Ok(read) => read,
+        Err(none) => {
+            refuse(thread, client, none).await;
             return false;
         }
     };
     thread.counts().requests.add(1);
-    let mut exchange = Exchange::new(thread, client, head, body, Instant::now());
+    let mut outcome = Outcome::new(thread.fresh_id(), client.address, Instant::now());
+    outcome.bytes_in = head_bytes;
+    let mut exchange = Exchange::new(thread, client, head, body, outcome);
     let result = handler.handle(&mut exchange).await;
     if result.is_ok() && !exchange.is_answered() {
         // A handler that answers nothing is broken, but its client still gets to know.
+        exchange.because(Cause::Internal);
         let _ = exchange.reply(500, &[], b"").await;
     }
     let (outcome, goes_on, lingers) = exchange.finish(result.is_ok());
+    over(thread, Some(head), &outcome);
     if lingers {
         linger(thread, client).await;
     }
-    thread.counts().answers[usize::from(outcome.status / 100).min(5)].add(1);
-    handler.ended(&outcome);
     goes_on
+}
+
+/// Counts what became of an exchange, and notes it in the access log.
+fn over(thread: &Thread, request: Option<&RequestHead>, outcome: &Outcome) {
+    let counts = thread.counts();
+    counts.answers[usize::from(outcome.status / 100).min(5)].add(1);
+    if let Some(cause) = outcome.cause {
+        counts.causes[cause as usize].add(1);
+    }
+    if let Some(meter) = &outcome.meter {
+        meter.pool().unwrap_or(meter).ended(thread.index, outcome);
+    }
+    if let Some(log) = thread.settings.access_log.as_ref().filter(|_| outcome.is_logged) {
+        let open = thread.counters().open();
+        log.note(thread.index, &Entry { request, outcome, ended: SystemTime::now(), open });
+    }
 }
 
 /// Why there is no request.
 enum NoHead {
-    /// The client closed, or the connection broke.
+    /// The client closed, or the connection broke, before the first byte of one.
+    Never,
+    /// The same, within one.
     Gone,
     Late,
     Refused(Refusal),
 }
 
-async fn read_head(thread: &Thread, client: &mut Client, head: &mut RequestHead) -> Result<Body, NoHead> {
+async fn read_head(thread: &Thread, client: &mut Client, head: &mut RequestHead) -> Result<(Body, u64), NoHead> {
     let Client { stream, buffer, deadline, .. } = client;
     let mut scan = Scan::default();
     deadline.set(thread.settings.timeouts.header_ms);
@@ -179,7 +194,7 @@ async fn read_head(thread: &Thread, client: &mut Client, head: &mut RequestHead)
                 let body = head.load(&buffer.data()[begin..end]).map_err(NoHead::Refused)?;
                 thread.counts().bytes_in.add(end as u64);
                 buffer.consume(end);
-                return Ok(body);
+                return Ok((body, end as u64));
             }
             Found::Partial if scan.is_hopeless(buffer.data()) => {
                 return Err(NoHead::Refused(Refusal::Malformed));
@@ -200,22 +215,36 @@ async fn read_head(thread: &Thread, client: &mut Client, head: &mut RequestHead)
             Poll::Pending
         });
         match filled.await {
-            Ok(0) => return Err(NoHead::Gone),
-            Ok(_) => {}
+            Ok(count) if count > 0 => {}
             // A client that was only waiting to be asked, or sent nothing but empty lines, is told nothing.
-            Err(NoHead::Late) if scan.is_blank(buffer.data()) => return Err(NoHead::Gone),
+            _ if scan.is_blank(buffer.data()) => return Err(NoHead::Never),
+            Ok(_) => return Err(NoHead::Gone),
             Err(error) => return Err(error),
         }
     }
 }
 
 /// Answers what is no request, or none that we take.
-async fn refuse(thread: &Thread, client: &mut Client, status: u16) {
+async fn refuse(thread: &Thread, client: &mut Client, none: NoHead) {
+    let mut outcome = Outcome::new(thread.fresh_id(), client.address, Instant::now());
+    outcome.bytes_in = client.buffer.len() as u64;
+    (outcome.status, outcome.cause, outcome.refusal) = match none {
+        NoHead::Never => return,
+        NoHead::Gone => (0, Some(Cause::ClientLeft), None),
+        NoHead::Late => (408, Some(Cause::HeaderLate), None),
+        NoHead::Refused(refusal) => (refusal.status(), Some(Cause::BadRequest), Some(refusal)),
+    };
     thread.counts().refused.add(1);
-    thread.counts().answers[usize::from(status / 100)].add(1);
     let mut text = Vec::new();
-    write::answer(&mut text, status, &[], Keep::Close, Some(0), &thread.date());
-    if send_all(thread, client, &text).await.is_ok() {
+    if outcome.status > 0 {
+        write::answer(&mut text, outcome.status, &[], Keep::Close, Some(0), &thread.date());
+    }
+    let sent = send_all(thread, client, &text).await.is_ok();
+    outcome.head_out = text.len() as u64;
+    outcome.bytes_out = if sent { outcome.head_out } else { 0 };
+    outcome.total = outcome.began.elapsed();
+    over(thread, None, &outcome);
+    if sent && outcome.status > 0 {
         linger(thread, client).await;
     }
 }
@@ -226,7 +255,7 @@ pub(crate) async fn send_all(thread: &Thread, client: &mut Client, mut bytes: &[
     while !bytes.is_empty() {
         let sent = std::future::poll_fn(|context| {
             if let Poll::Ready(result) = client.stream.poll_send(context, bytes) {
-                return Poll::Ready(result.map_err(|_| Cause::Client));
+                return Poll::Ready(result.map_err(|_| Cause::ClientLeft));
             }
             client.deadline.check(context).map_err(|_| Cause::ClientLate)?;
             Poll::Pending

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::outcome::Cause;
+
 /// The counts of all threads of one server.
 #[derive(Clone, Debug)]
 pub struct Counters(Arc<Vec<Counts>>);
@@ -28,6 +30,8 @@ pub(crate) struct Counts {
     pub(crate) connect_failures: Count,
     /// Requests that were sent to a second target.
     pub(crate) retries: Count,
+    /// Exchanges that ended before their time or were answered by us, by why.
+    pub(crate) causes: [Count; Cause::ALL.len()],
 }
 
 /// A number that one thread writes and any may read.
@@ -58,6 +62,11 @@ impl Counters {
         &self.0[index]
     }
 
+    /// Connections of clients that are open.
+    pub(crate) fn open(&self) -> u64 {
+        self.0.iter().map(|counts| counts.open.get()).sum()
+    }
+
     /// Totals by name, as they are published.
     pub fn totals(&self) -> BTreeMap<String, u64> {
         let sum = |pick: &dyn Fn(&Counts) -> &Count| self.0.iter().map(|counts| pick(counts).get()).sum();
@@ -77,6 +86,9 @@ impl Counters {
         put("retries", &|counts| &counts.retries);
         for class in 1..=5 {
             put(&format!("answers_{class}xx"), &|counts| &counts.answers[class]);
+        }
+        for (cause, name) in Cause::ALL {
+            put(&format!("ended_{}", name.replace('-', "_")), &|counts| &counts.causes[cause as usize]);
         }
         totals
     }

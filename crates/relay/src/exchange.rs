@@ -3,12 +3,14 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::codec::body::Body;
 use crate::codec::request::RequestHead;
 use crate::codec::write::Keep;
 use crate::connection::Client;
+use crate::meter::Meter;
 use crate::outcome::{Cause, Outcome};
 use crate::thread::Thread;
 
@@ -17,9 +19,6 @@ use crate::thread::Thread;
 pub trait Handler: 'static {
     /// Answers the request, by exactly one of `reply`, `reply_file` and a `forward` that succeeds.
     async fn handle(&self, exchange: &mut Exchange<'_>) -> Result<(), Ended>;
-
-    /// Told what became of each exchange, for an access log. Runs on the thread that serves: it must not block.
-    fn ended(&self, _outcome: &Outcome) {}
 }
 
 /// The exchange is over before its time, because the client or the connection to it failed; there is nobody
@@ -62,9 +61,8 @@ impl<'c> Exchange<'c> {
         client: &'c mut Client,
         head: &'c RequestHead,
         body: Body,
-        now: Instant,
+        outcome: Outcome,
     ) -> Self {
-        let outcome = Outcome::new(client.address, now);
         Self { thread, client, head, body, answer: Answer::None, keep: head.keeps_alive(), outcome }
     }
 
@@ -102,7 +100,7 @@ impl<'c> Exchange<'c> {
     }
 
     /// From the beginning until the first byte that a target answered, once there was one.
-    pub fn first_byte(&self) -> Option<std::time::Duration> {
+    pub fn first_byte(&self) -> Option<Duration> {
         self.outcome.first_byte
     }
 
@@ -111,10 +109,34 @@ impl<'c> Exchange<'c> {
         self.answer != Answer::None
     }
 
-    /// A name for this request that no other has: 32 hexadecimal digits.
-    pub fn fresh_id(&self) -> String {
-        let [high, low] = self.thread.fresh_id();
-        format!("{high:016x}{low:016x}")
+    /// The name of this request, which no other has: 32 hexadecimal digits, unless a trusted proxy gave it one.
+    pub fn id(&self) -> String {
+        self.outcome.id_text()
+    }
+
+    /// A proxy that is trusted has named this request before.
+    pub(crate) fn takes_id(&mut self, id: String) {
+        self.outcome.given_id = Some(id);
+    }
+
+    /// Whom this request counts for from here on: a server that is asked next, or a pool that has none.
+    pub fn counts_for(&mut self, meter: &Arc<Meter>) {
+        self.outcome.meter = Some(Arc::clone(meter));
+    }
+
+    /// It has waited so long for a server to have room.
+    pub fn waited(&mut self, time: Duration) {
+        self.outcome.queue += time;
+    }
+
+    /// Why the answer that follows is one of our own, or none comes.
+    pub fn because(&mut self, cause: Cause) {
+        self.outcome.cause = Some(cause);
+    }
+
+    /// It is not in the access log: a question of our own servers among themselves.
+    pub fn unlogged(&mut self) {
+        self.outcome.is_logged = false;
     }
 
     /// What the head of the answer says of the connection.

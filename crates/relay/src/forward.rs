@@ -3,6 +3,7 @@
 //! A request and its answer move at the same time, in one task: an answer may begin before the request ended
 //! (RFC 9112 section 9.5), and 100 must come back before the body goes out.
 
+mod account;
 pub mod error;
 mod pump;
 mod upstream;
@@ -16,7 +17,6 @@ use crate::codec::response::ResponseHead;
 use crate::codec::write::{self, HeadEdits, Keep, Via};
 use crate::exchange::{Answer, Exchange};
 use crate::limits::INTERIM_ANSWERS;
-use crate::outcome::Cause;
 use crate::tunnel;
 
 use error::ForwardError;
@@ -69,26 +69,24 @@ impl Exchange<'_> {
         if self.is_answered() {
             return Err(ForwardError::Over);
         }
-        self.outcome.tries += 1;
-        self.outcome.target = Some(way.target);
-        if self.outcome.tries > 1 {
-            self.thread.counts().retries.add(1);
-        }
+        self.asks(way.target);
         // What cannot be sent a second time is sent only where somebody certainly listens.
         let sure = !self.head.is_idempotent() || self.body != Body::NONE;
         if let Some(upstream) = Upstream::reuse(self.thread, &way, sure) {
-            self.outcome.reused = true;
+            self.reuses(true);
             match self.on(upstream, &way, edits).await {
                 // It was closed while it was idle, which says nothing about the target.
                 Err(error) if error.elsewhere() && error.is_death() => {
                     self.thread.pool.forget((way.target, way.source));
                 }
-                result => return result,
+                result => return result.map_err(|error| self.note(error)),
             }
         }
-        self.outcome.reused = false;
-        let upstream = Upstream::connect(self.thread, &self.client.deadline, &way).await?;
-        self.on(upstream, &way, edits).await
+        let result = match self.connect(&way).await {
+            Ok(upstream) => self.on(upstream, &way, edits).await,
+            Err(error) => Err(error),
+        };
+        result.map_err(|error| self.note(error))
     }
 
     /// The whole exchange on one connection to a target, which then goes to the pool or is closed.
@@ -102,7 +100,7 @@ impl Exchange<'_> {
         let result = self.attempt(&mut upstream, &mut answer, way, edits).await;
         self.thread.give_answer_head(answer);
         upstream.finish(self.thread);
-        result.map_err(|error| self.note(error))
+        result
     }
 
     async fn attempt(
@@ -123,9 +121,7 @@ impl Exchange<'_> {
                 return Err(error);
             }
         };
-        self.outcome.status = answer.status();
-        self.outcome.cause = None;
-        self.answer = Answer::Begun;
+        self.answers(answer.status());
         if answer.status() == 101 {
             self.body = Body::NONE;
             return self.switch(upstream, answer, edits).await;
@@ -142,6 +138,7 @@ impl Exchange<'_> {
             let ours = self.client.buffer.len().saturating_sub(before - lost);
             self.client.buffer.consume(ours);
         } else {
+            self.moved(&request, 0);
             self.client.buffer.consume(request.taken());
             self.body = request.body;
         }
@@ -289,10 +286,8 @@ impl Exchange<'_> {
         self.thread.give_scratch(text);
         let result = self.poll_both(upstream, request, sending, &mut back).await;
         self.body = request.body.clone();
-        self.outcome.bytes_in += request.moved;
-        self.outcome.bytes_out += back.moved;
-        self.thread.counts().bytes_in.add(request.moved);
-        self.thread.counts().bytes_out.add(back.moved);
+        self.outcome.head_out = back.head_bytes.min(back.moved);
+        self.moved(request, back.moved);
         if result.is_err() && back.moved == 0 {
             // The client has seen none of it, so that it can still be told what is wrong.
             self.answer = Answer::None;
@@ -360,29 +355,10 @@ impl Exchange<'_> {
         let sent = self.send(&text).await;
         self.thread.give_scratch(text);
         sent.map_err(|_| ForwardError::ClientGone)?;
-        let (there, back) =
+        let (there, back, late) =
             tunnel::run(self.thread, self.client, &mut upstream.stream, &mut upstream.buffer).await;
-        self.outcome.bytes_in += there;
-        self.outcome.bytes_out += back;
+        self.tunnelled(there, back, late);
         self.answer = Answer::Complete;
         Ok(Forwarded { status: 101 })
-    }
-
-    /// Notes for the log who ended the exchange, and closes the client's connection when nothing else can be done.
-    fn note(&mut self, error: ForwardError) -> ForwardError {
-        let cause = match &error {
-            ForwardError::ClientGone | ForwardError::BadRequest(_) | ForwardError::Over => Cause::Client,
-            ForwardError::ClientLate => Cause::ClientLate,
-            ForwardError::FirstByteLate
-            | ForwardError::BodyLate
-            | ForwardError::ConnectLate
-            | ForwardError::Lost => Cause::TargetLate,
-            _ => Cause::Target,
-        };
-        self.outcome.cause = Some(cause);
-        if !self.body.is_done() && !error.elsewhere() {
-            self.keep = false;
-        }
-        error
     }
 }

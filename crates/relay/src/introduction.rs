@@ -33,11 +33,14 @@ impl Introduction {
             _ => claims::read(peer, exchange.request().fields(), trusted),
         };
         let Some(claims) = claims else {
-            let (chain, id) = (peer.to_string(), exchange.fresh_id());
+            let (chain, id) = (peer.to_string(), exchange.id());
             return Self { chain, scheme: "http", host: None, forwarded: String::new(), id };
         };
         if let [client, _, ..] = claims.chain[..] {
             exchange.speaks_for(client);
+        }
+        if let Some(id) = claims.id {
+            exchange.takes_id(id);
         }
         let scheme = if claims.https { "https" } else { "http" };
         let chain: Vec<String> = claims.chain.iter().map(IpAddr::to_string).collect();
@@ -51,7 +54,7 @@ impl Introduction {
             chain: chain.join(", "),
             scheme,
             host: claims.host,
-            id: claims.id.unwrap_or_else(|| exchange.fresh_id()),
+            id: exchange.id(),
         }
     }
 

@@ -41,6 +41,7 @@
 //! `codec` is sans-IO: bytes in, meaning out; it never opens a socket and never looks at a clock. All system calls
 //! on connections are in [`stream`], which is the seam where another driver than epoll can be put.
 
+mod access_log;
 mod alarm;
 mod buffer;
 mod clock;
@@ -50,8 +51,10 @@ mod counters;
 mod exchange;
 mod fleet;
 mod forward;
+mod histogram;
 mod introduction;
 mod limits;
+mod meter;
 mod outcome;
 pub mod page;
 mod pool;
@@ -62,6 +65,7 @@ mod stream;
 mod thread;
 mod tunnel;
 
+pub use access_log::{AccessLog, default_path as access_log_path};
 pub use alarm::Alarm;
 pub use codec::request::RequestHead;
 pub use codec::write::{HeadEdits, Via};
@@ -72,8 +76,10 @@ pub use fleet::{Fleet, Tried};
 pub use forward::error::ForwardError;
 pub use forward::way::Way;
 pub use forward::{Edits, Forwarded};
+pub use histogram::Times;
 pub use introduction::Introduction;
 pub use limits::{Limits, Settings, raise_descriptor_limit};
-pub use outcome::{Cause, Outcome};
+pub use meter::{Meter, Metered};
+pub use outcome::Cause;
 pub use probe::{ProbeError, probe};
 pub use serve::{Serving, Stop, serve};

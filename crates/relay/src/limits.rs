@@ -6,6 +6,7 @@ use std::sync::Arc;
 use plan::{Network, Timeouts};
 use tokio::sync::watch;
 
+use crate::access_log::AccessLog;
 use crate::alarm::Alarm;
 
 /// What a server wants of the engine.
@@ -19,6 +20,7 @@ pub struct Settings {
     pub proxies: Arc<[Network]>,
     /// Rung when requests that wait for a target should ask whether to go on waiting.
     pub alarm: Alarm,
+    pub access_log: Option<AccessLog>,
 }
 
 impl Settings {
@@ -29,6 +31,7 @@ impl Settings {
             admission: None,
             proxies: Arc::default(),
             alarm: Alarm::default(),
+            access_log: None,
         }
     }
 
@@ -45,6 +48,10 @@ impl Settings {
 
     pub fn alarmed(self, alarm: Alarm) -> Self {
         Self { alarm, ..self }
+    }
+
+    pub fn logged(self, access_log: Option<AccessLog>) -> Self {
+        Self { access_log, ..self }
     }
 }
 

@@ -47,7 +47,7 @@ impl Exchange<'_> {
             text.resize(head + copied, 0);
             if let Err(error) = file.read_exact_at(&mut text[head..], at) {
                 tracing::warn!("a file could not be read to its end: {error}");
-                return Err(self.broke(Cause::Target));
+                return Err(self.broke(Cause::FileBroken));
             }
             at += copied as u64;
         }
@@ -77,6 +77,7 @@ impl Exchange<'_> {
         let mut text = self.thread.take_scratch();
         let length = (has_body(status) || status == 304 && length > 0).then_some(length);
         write::answer(&mut text, status, fields, self.keep_text(), length, &self.thread.date());
+        self.outcome.head_out = text.len() as u64;
         Ok(text)
     }
 
@@ -98,7 +99,7 @@ impl Exchange<'_> {
             match self.client.deadline.within(self.thread.settings.timeouts.body_ms, send).await {
                 Ok(Ok(0)) => {
                     tracing::warn!("a file became shorter while it was sent");
-                    return Err(self.broke(Cause::Target));
+                    return Err(self.broke(Cause::FileBroken));
                 }
                 Ok(Ok(sent)) => {
                     self.outcome.bytes_out += sent as u64;
@@ -106,7 +107,7 @@ impl Exchange<'_> {
                     // Others get their turn: sendfile takes as much as the socket does, again and again.
                     tokio::task::yield_now().await;
                 }
-                Ok(Err(_)) => return Err(self.broke(Cause::Client)),
+                Ok(Err(_)) => return Err(self.broke(Cause::ClientLeft)),
                 Err(_) => return Err(self.broke(Cause::ClientLate)),
             }
         }

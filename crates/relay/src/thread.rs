@@ -24,7 +24,7 @@ pub(crate) struct Thread {
     /// How often the alarm had rung when this thread looked.
     heard: Cell<usize>,
     counters: Counters,
-    index: usize,
+    pub(crate) index: usize,
     date: RefCell<DateText>,
     scratch: RefCell<Vec<u8>>,
     /// Heads that no exchange uses, with the memory that they have grown to.
@@ -54,6 +54,10 @@ impl Thread {
 
     pub(crate) fn counts(&self) -> &Counts {
         self.counters.thread(self.index)
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     /// Whether there is anything to look at once a tick; an idle server should not wake up for nothing.

@@ -18,16 +18,16 @@ struct Way {
 }
 
 /// Moves bytes until both sides have ended, one is broken, or nothing came for the tunnel's idle time.
-/// Says how many went to the target and how many came back.
+/// Says how many went to the target, how many came back, and whether it was the time that ended it.
 pub(crate) async fn run(
     thread: &Thread,
     client: &mut Client,
     target: &mut Stream,
     from_target: &mut Buffer,
-) -> (u64, u64) {
+) -> (u64, u64, bool) {
     let (mut there, mut back) = (Way::default(), Way::default());
     client.deadline.set(thread.settings.timeouts.tunnel_ms);
-    std::future::poll_fn(|context| {
+    let late = std::future::poll_fn(|context| {
         let before = there.moved + back.moved;
         let Client { stream, buffer, deadline, .. } = &mut *client;
         let broken = there.poll(context, thread, stream, buffer, target).is_err()
@@ -35,15 +35,17 @@ pub(crate) async fn run(
         if there.moved + back.moved != before {
             deadline.set(thread.settings.timeouts.tunnel_ms);
         }
-        let over = broken || there.ended && back.ended || deadline.check(context).is_err();
-        if over { Poll::Ready(()) } else { Poll::Pending }
+        if broken || there.ended && back.ended {
+            return Poll::Ready(false);
+        }
+        if deadline.check(context).is_ok() { Poll::Pending } else { Poll::Ready(true) }
     })
     .await;
     thread.counts().bytes_in.add(there.moved);
     thread.counts().bytes_out.add(back.moved);
     from_target.consume(usize::MAX);
     from_target.rest(&thread.buffers);
-    (there.moved, back.moved)
+    (there.moved, back.moved, late)
 }
 
 /// One of the two connections is of no more use.

@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::codec::chunked::ChunkError;
+use crate::outcome::Cause;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ForwardError {
@@ -62,6 +63,24 @@ impl ForwardError {
     /// Whether the connection was there and then was not.
     pub(crate) fn is_death(&self) -> bool {
         matches!(self, ForwardError::NotSent(_) | ForwardError::Died { .. })
+    }
+
+    /// What logs and counters call it.
+    pub fn cause(&self) -> Cause {
+        match self {
+            ForwardError::Connect(_) => Cause::ConnectFailed,
+            ForwardError::ConnectLate => Cause::ConnectLate,
+            ForwardError::NotSent(_) | ForwardError::Died { .. } => Cause::ServerLeft,
+            ForwardError::Lost => Cause::ServerLost,
+            ForwardError::FirstByteLate => Cause::FirstByteLate,
+            ForwardError::BadResponse(_) => Cause::BadAnswer,
+            ForwardError::Truncated => Cause::CutShort,
+            ForwardError::BodyLate => Cause::BodyLate,
+            ForwardError::ClientGone => Cause::ClientLeft,
+            ForwardError::ClientLate => Cause::ClientLate,
+            ForwardError::BadRequest(_) => Cause::BadBody,
+            ForwardError::Over => Cause::Internal,
+        }
     }
 
     /// The status for the client, when no other target is left to try.

@@ -21,8 +21,9 @@ pub(super) struct Pump {
     /// Bytes at the start of the buffer that may go, and those after them that are left out.
     pass: usize,
     skip: usize,
-    /// Bytes that went.
+    /// Bytes that went, and how many of them are the head that was put before the body.
     pub(super) moved: u64,
+    pub(super) head_bytes: u64,
     /// Whether it waits for bytes to come, and not for bytes to go.
     pub(super) starved: bool,
     /// Whether it was polled before.
@@ -44,7 +45,7 @@ pub(super) enum Broken {
 impl Pump {
     pub(super) fn new(body: Body) -> Self {
         let head = Vec::new();
-        Self { body, head, pass: 0, skip: 0, moved: 0, starved: false, began: false, waits: false }
+        Self { body, head, pass: 0, skip: 0, moved: 0, head_bytes: 0, starved: false, began: false, waits: false }
     }
 
     /// Bytes at the start of the buffer that were looked at and are still there.
@@ -63,6 +64,7 @@ impl Pump {
 
     /// Sends `head` first, in one write with the beginning of the body if it fits before it.
     pub(super) fn prepend(&mut self, buffer: &mut Buffer, head: &[u8]) {
+        self.head_bytes = head.len() as u64;
         if buffer.prepend(head) {
             self.pass = head.len();
         } else {
