@@ -148,7 +148,7 @@ impl Supervisor {
     }
 
     fn count(&self) -> Result<(), Error> {
-        let mut counters = self.serving.counters().totals();
+        let mut counters = self.serving.totals();
         counters.insert("workers_ready".into(), self.site.board.ready() as u64);
         counters.insert("worker_starts".into(), self.site.starts.load(Ordering::Relaxed));
         self.line.count(counters);

@@ -20,7 +20,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use plan::{Algorithm, Mode, Pool};
-use relay::{Fleet, RequestHead, Tried};
+use relay::{Cause, Fleet, RequestHead, Tried};
 
 use key::Key;
 use least_connections::{busy, least};
@@ -28,7 +28,7 @@ use load::{Load, Slot};
 use round_robin::RoundRobin;
 use sticky::Sticky;
 
-use crate::queue::Queue;
+use crate::queue::{Queue, Turned};
 
 /// How often a choice is made anew because another thread took the last place of the server.
 const RACES: usize = 4;
@@ -93,29 +93,36 @@ impl Chooser {
         }
     }
 
-    /// A server for this request, after a wait where all have as many as they may. None: there is none, or the wait
-    /// was too long. After a wait those that were tried may be tried again.
-    pub async fn take<'a>(
-        &'a self,
+    /// A server for this request without a wait; None: it has to wait.
+    pub fn at_once(
+        &self,
         fleet: &Fleet,
-        tried: &mut Tried,
+        tried: &Tried,
         asked: &Asked<'_>,
-    ) -> Option<(usize, Slot<'a>)> {
+    ) -> Option<Result<(usize, Slot<'_>), Cause>> {
         // Whoever waits goes before one that is new, but not before one that has waited and failed.
-        if self.queue.is_empty() || !tried.is_empty() {
-            match self.next(fleet, tried, asked) {
-                Next::Server(index, slot) => return Some((index, slot)),
-                Next::Nobody => return None,
-                Next::Full => {}
-            }
+        if !self.queue.is_empty() && tried.is_empty() {
+            return None;
         }
-        *tried = Tried::default();
+        match self.next(fleet, tried, asked) {
+            Next::Server(index, slot) => Some(Ok((index, slot))),
+            Next::Nobody => Some(Err(Cause::NoServer)),
+            Next::Full => None,
+        }
+    }
+
+    /// A server for this request after a wait, one that was tried before or another.
+    pub async fn wait<'a>(&'a self, fleet: &Fleet, asked: &Asked<'_>) -> Result<(usize, Slot<'a>), Cause> {
         let attempt = || match self.next(fleet, &Tried::default(), asked) {
             Next::Server(index, slot) => Some(Some((index, slot))),
             Next::Nobody => Some(None),
             Next::Full => None,
         };
-        let got = self.queue.wait(attempt).await.ok().flatten();
+        let got = match self.queue.wait(attempt).await {
+            Ok(got) => got.ok_or(Cause::NoServer),
+            Err(Turned::Full) => Err(Cause::QueueFull),
+            Err(Turned::Late) => Err(Cause::QueueLate),
+        };
         if (0..fleet.len()).any(|index| fleet.is_up(index) && self.has_room(fleet, index)) {
             self.queue.free();
         }
@@ -163,6 +170,11 @@ impl Chooser {
             Some(wanted) => Some(wanted),
             None => self.among(free.map(|index| (index, fleet.weight(index, asked.now))), asked),
         }
+    }
+
+    /// Requests that this server has under way.
+    pub fn outstanding(&self, index: usize) -> u32 {
+        self.loads[index].outstanding()
     }
 
     fn has_room(&self, fleet: &Fleet, index: usize) -> bool {

@@ -21,13 +21,16 @@ pub mod rates;
 mod reserved;
 mod routes;
 mod say;
+mod traffic;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use link::report::State;
 use plan::Place;
-use relay::{Alarm, Resolver, Serving, Settings, Stop};
+use relay::page::Pages;
+use relay::{AccessLog, Alarm, Resolver, Serving, Settings, Stop};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
@@ -68,8 +71,14 @@ pub fn run_with(mut start: link::Start, resolver: Resolver) -> Result<(), Error>
         seed: choose::key::hash(start.me.name.as_bytes()),
         alarm: Alarm::default(),
         resolver,
+        threads: listeners.len(),
     };
     let pools = Arc::new(Pools::new(&planned, &around));
+    let access_log = match &planned.access_log {
+        Some(planned) => Some(AccessLog::begin(planned, &start.me.name, &start.folder, listeners.len())?),
+        None => None,
+    };
+    let pages = pages(planned.error_pages.as_deref(), &start.files);
     let pass = Pass {
         via: format!("1.1 {}", start.me.name),
         shows_via: planned.shows_via,
@@ -79,8 +88,11 @@ pub fn run_with(mut start: link::Start, resolver: Resolver) -> Result<(), Error>
         pools: Arc::clone(&pools),
     };
     let stop = Stop::default();
-    let mut settings =
-        Settings::new(planned.timeouts).admitted(start.line.admission()).alarmed(around.alarm.clone());
+    let mut settings = Settings::new(planned.timeouts)
+        .admitted(start.line.admission())
+        .alarmed(around.alarm.clone())
+        .logged(access_log)
+        .paged(pages);
     if planned.proxy_protocol {
         settings = settings.introduced_by(&planned.trusted);
     }
@@ -94,6 +106,15 @@ pub fn run_with(mut start: link::Start, resolver: Resolver) -> Result<(), Error>
     stop.drain(within);
     serving.wait();
     Ok(())
+}
+
+/// The site's own error pages. Without them ours will do: trouble with them must not keep the site down.
+fn pages(folder: Option<&Path>, files: &Path) -> Pages {
+    let Some(folder) = folder else { return Pages::default() };
+    Pages::read(&files.join(folder)).unwrap_or_else(|error| {
+        tracing::warn!("{error}; clients see our own");
+        Pages::default()
+    })
 }
 
 /// Watches the servers and says how things are, until the order to stop; then within what time.
@@ -118,7 +139,8 @@ async fn attend(start: &link::Start, pools: &Arc<Pools>, serving: &Serving) -> R
             within = &mut stopped => return Ok(within),
             () = changed.notified() => say(),
             _ = ticks.tick() => {
-                start.line.count(serving.counters().totals());
+                start.line.count(serving.totals());
+                start.line.traffic(traffic::report(pools));
                 if serving.is_broken() {
                     return Err(Error::Broken);
                 }

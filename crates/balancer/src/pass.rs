@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use plan::{Network, Route, To};
-use relay::{Edits, Ended, Exchange, Handler, HeadEdits, Introduction, Via, page};
+use relay::{Cause, Edits, Ended, Exchange, Handler, HeadEdits, Introduction, Via};
 
 use crate::gate::{Gate, Refused};
 use crate::pool::Pools;
@@ -43,7 +43,7 @@ impl Pass {
         let target = routes::rewritten(&route.rewrite, request);
         let path = target.as_deref().and_then(|target| target.split('?').next()).unwrap_or_default();
         if reserved::is_reserved(path) {
-            return refuse(exchange, 404, None, introduction.id()).await;
+            return refuse(exchange, 404, None).await;
         }
         let (set, set_back): (Vec<_>, Vec<_>) =
             (routes::set(&route.request).collect(), routes::set(&route.answer).collect());
@@ -73,7 +73,7 @@ impl Pass {
         edits: &Edits<'_>,
     ) -> Result<(), Ended> {
         let Some(pool) = self.pools.get(pool) else {
-            return refuse(exchange, 404, None, introduction.id()).await;
+            return refuse(exchange, 404, None).await;
         };
         let fields = introduction.fields(exchange.request().host());
         // Most requests have no edits of a route, and so need no list of their own.
@@ -88,8 +88,8 @@ impl Pass {
         let edits = Edits { request: HeadEdits { set, ..edits.request }, ..*edits };
         match pool.pass(exchange, &edits).await {
             Ok(()) => Ok(()),
-            Err(503) => refuse(exchange, 503, Some(RETRY_AFTER_S), introduction.id()).await,
-            Err(status) => refuse(exchange, status, None, introduction.id()).await,
+            Err(503) => refuse(exchange, 503, Some(RETRY_AFTER_S)).await,
+            Err(status) => refuse(exchange, status, None).await,
         }
     }
 }
@@ -98,30 +98,27 @@ impl Handler for Pass {
     async fn handle(&self, exchange: &mut Exchange<'_>) -> Result<(), Ended> {
         let path = exchange.request().path();
         if path == HEALTH {
+            exchange.unlogged();
             return exchange.reply(200, &[("content-type", "text/plain")], b"ok\n").await;
         }
         let introduction = Introduction::of(exchange, &self.trusted);
-        let (status, retry_after) = match self.gate.admit(exchange) {
-            Ok(()) if reserved::is_reserved(path) => (404, None),
+        let (status, retry_after, cause) = match self.gate.admit(exchange) {
+            Ok(()) if reserved::is_reserved(path) => return refuse(exchange, 404, None).await,
             Ok(()) => return self.follow(exchange, &introduction).await,
-            Err(Refused::TooMany(seconds)) => (429, Some(seconds)),
-            Err(Refused::HeadTooLarge) => (431, None),
-            Err(Refused::BodyTooLarge) => (413, None),
+            Err(Refused::TooMany(seconds)) => (429, Some(seconds), Cause::RateLimit),
+            Err(Refused::HeadTooLarge) => (431, None, Cause::HeadTooLarge),
+            Err(Refused::BodyTooLarge) => (413, None, Cause::BodyTooLarge),
         };
-        refuse(exchange, status, retry_after, introduction.id()).await
+        exchange.because(cause);
+        refuse(exchange, status, retry_after).await
     }
 }
 
 /// An answer of our own, with the request's id. After so many seconds it may be worth trying again.
-async fn refuse(
-    exchange: &mut Exchange<'_>,
-    status: u16,
-    retry_after_s: Option<u64>,
-    id: &str,
-) -> Result<(), Ended> {
-    let page = page::error(status, id);
+async fn refuse(exchange: &mut Exchange<'_>, status: u16, retry_after_s: Option<u64>) -> Result<(), Ended> {
     let retry_after = retry_after_s.unwrap_or_default().to_string();
-    let fields = [page::TYPE, ("cache-control", "no-store"), ("retry-after", &retry_after)];
+    let fields = [("cache-control", "no-store"), ("retry-after", &retry_after)];
     let used = if retry_after_s.is_some() { fields.len() } else { fields.len() - 1 };
-    exchange.reply(status, &fields[..used], page.as_bytes()).await
+    let id = exchange.id();
+    exchange.fail(status, &fields[..used], &id).await
 }

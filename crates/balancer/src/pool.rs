@@ -4,9 +4,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use relay::{Alarm, Edits, Exchange, Fleet, ForwardError, HeadEdits, Resolver, Tried};
+use relay::{Alarm, Cause, Edits, Exchange, Fleet, ForwardError, HeadEdits, Meter, Resolver, Tried};
 
 use crate::budget::Budget;
+use crate::choose::load::Slot;
 use crate::choose::{Asked, Chooser};
 
 /// Servers that one request may be sent to, the first included. More would only share the trouble.
@@ -19,6 +20,9 @@ pub(crate) struct Pool {
     pub(crate) name: String,
     pub(crate) fleet: Arc<Fleet>,
     pub(crate) chooser: Chooser,
+    /// What was counted of all, and of each server.
+    pub(crate) meter: Arc<Meter>,
+    pub(crate) meters: Vec<Arc<Meter>>,
     budget: Budget,
     began: Instant,
 }
@@ -34,6 +38,8 @@ pub(crate) struct Around {
     pub(crate) alarm: Alarm,
     /// Says where the names of servers lead.
     pub(crate) resolver: Resolver,
+    /// How many threads the engine has.
+    pub(crate) threads: usize,
 }
 
 /// All pools of the balancer: its own servers first, if it has any.
@@ -64,9 +70,12 @@ impl Pool {
             .starting_slowly(planned.slow_start_ms)
             .alarming(around.alarm.clone())
             .resolving(around.resolver.clone(), planned.resolve_ms);
+        let meter = Meter::of_pool(&planned.name, around.threads);
         Self {
             name: planned.name.clone(),
             chooser: Chooser::new(planned, &fleet, around.seed),
+            meters: fleet.targets().map(|target| Meter::of_server(&target.name, &meter)).collect(),
+            meter,
             fleet: Arc::new(fleet),
             budget: Budget::default(),
             began: Instant::now(),
@@ -87,8 +96,15 @@ impl Pool {
                 tracing::debug!("no second try for {exchange:?}: too many others had one");
                 break;
             }
-            let Some((index, _slot)) = self.chooser.take(&self.fleet, &mut tried, &asked).await else {
-                break;
+            let (index, _slot) = match self.take(exchange, &mut tried, &asked).await {
+                Ok(taken) => taken,
+                // Why the servers that were tried could not answer says more.
+                Err(Cause::NoServer) if !tried.is_empty() => break,
+                Err(cause) => {
+                    exchange.counts_for(&self.meter);
+                    exchange.because(cause);
+                    break;
+                }
             };
             tried.add(index);
             let leave = |losses| {
@@ -103,6 +119,24 @@ impl Pool {
             }
         }
         Err(503)
+    }
+
+    /// A server for this request, after a wait where all have as many as they may. After a wait those that were tried
+    /// may be tried again.
+    async fn take(
+        &self,
+        exchange: &mut Exchange<'_>,
+        tried: &mut Tried,
+        asked: &Asked<'_>,
+    ) -> Result<(usize, Slot<'_>), Cause> {
+        if let Some(taken) = self.chooser.at_once(&self.fleet, tried, asked) {
+            return taken;
+        }
+        *tried = Tried::default();
+        let began = Instant::now();
+        let taken = self.chooser.wait(&self.fleet, asked).await;
+        exchange.waited(began.elapsed());
+        taken
     }
 
     /// Takes one retry from the budget, if there is one.
@@ -138,6 +172,7 @@ impl Pool {
             }
             None => *edits,
         };
+        exchange.counts_for(&self.meters[index]);
         let asked = self.chooser.goes_by_time().then(Instant::now);
         let way = self.fleet.way(index);
         let leave = || leave(way.losses);

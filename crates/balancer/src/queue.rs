@@ -28,8 +28,13 @@ impl Queue {
         Self { length, patience, waiting: AtomicU32::new(0), freed: Notify::new() }
     }
 
+    /// How many wait.
+    pub fn waiting(&self) -> u32 {
+        self.waiting.load(Ordering::SeqCst)
+    }
+
     pub fn is_empty(&self) -> bool {
-        self.waiting.load(Ordering::SeqCst) == 0
+        self.waiting() == 0
     }
 
     /// Something may be free: the first that waits tries again.

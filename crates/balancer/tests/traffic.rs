@@ -15,6 +15,8 @@ mod names;
 mod resilience;
 #[path = "traffic/routing.rs"]
 mod routing;
+#[path = "traffic/seeing.rs"]
+mod seeing;
 #[path = "traffic/stage.rs"]
 mod stage;
 #[path = "traffic/websocket.rs"]

@@ -15,7 +15,7 @@ use plan::Plan;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::report::{DatabaseReport, Report, SiteReport, State};
+use crate::report::{DatabaseReport, PoolTraffic, Report, SiteReport, State};
 use crate::{Secrets, frame, short_path};
 
 /// The version of the frames on the link. Agent and server are of one binary but for an upgrade.
@@ -39,6 +39,7 @@ pub enum Up {
     },
     Report(Report),
     Counters(BTreeMap<String, u64>),
+    Traffic(Vec<PoolTraffic>),
 }
 
 /// From agent to server.
@@ -107,6 +108,7 @@ struct Upward {
     stream: Option<UnixStream>,
     last: Report,
     counters: BTreeMap<String, u64>,
+    traffic: Vec<PoolTraffic>,
 }
 
 impl Line {
@@ -131,6 +133,15 @@ impl Line {
         if upward.counters != counters {
             upward.send(&Up::Counters(counters.clone()));
             upward.counters = counters;
+        }
+    }
+
+    /// The same for the pools of a balancer.
+    pub fn traffic(&self, traffic: Vec<PoolTraffic>) {
+        let mut upward = self.shared.upward();
+        if upward.traffic != traffic {
+            upward.send(&Up::Traffic(traffic.clone()));
+            upward.traffic = traffic;
         }
     }
 
@@ -186,6 +197,11 @@ impl Line {
         self.shared.upward().last.clone()
     }
 
+    /// What was published last: for tests.
+    pub fn last_traffic(&self) -> Vec<PoolTraffic> {
+        self.shared.upward().traffic.clone()
+    }
+
     fn say(&self, next: impl FnOnce(&Report) -> Report) {
         let mut upward = self.shared.upward();
         let report = next(&upward.last);
@@ -217,7 +233,10 @@ impl Shared {
             database: None,
             takes_connections: false,
         };
-        Self { server, upward: Mutex::new(Upward { stream, last, counters: BTreeMap::new() }) }
+        Self {
+            server,
+            upward: Mutex::new(Upward { stream, last, counters: BTreeMap::new(), traffic: Vec::new() }),
+        }
     }
 
     fn upward(&self) -> MutexGuard<'_, Upward> {
@@ -299,8 +318,10 @@ fn reconnect(keeper: &Keeper, shared: &Shared) -> UnixStream {
                 let mut upward = shared.upward();
                 upward.stream = Some(clone);
                 let (last, counters) = (upward.last.clone(), upward.counters.clone());
+                let traffic = upward.traffic.clone();
                 upward.send(&Up::Report(last));
                 upward.send(&Up::Counters(counters));
+                upward.send(&Up::Traffic(traffic));
                 tracing::info!("{} is connected to a new agent", shared.server);
                 return stream;
             }

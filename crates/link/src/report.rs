@@ -2,10 +2,14 @@
 //!
 //! These are the words of `dolmen status --json`, which scripts rely on: keys may be added, not changed.
 
+mod traffic;
+
 use std::collections::BTreeMap;
 
 use plan::Role;
 use serde::{Deserialize, Serialize};
+
+pub use traffic::{PoolTraffic, SERVERS, ServerTraffic, TrafficCounts, TrafficTimes};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -90,6 +94,9 @@ pub struct ServerReport {
     pub listen: Vec<String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub counters: BTreeMap<String, u64>,
+    /// Of a balancer: its pools.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub traffic: Vec<PoolTraffic>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<DatabaseReport>,
 }

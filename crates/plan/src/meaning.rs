@@ -54,13 +54,7 @@ fn mean_balancer(typed: &Typed, servers: &[Server], ground: &Ground<'_>, notes: 
     }
 }
 
-fn mean_web(
-    typed: &Typed,
-    servers: &[Server],
-    is_first: bool,
-    ground: &Ground<'_>,
-    notes: &Notes,
-) -> Web {
+fn mean_web(typed: &Typed, servers: &[Server], is_first: bool, ground: &Ground<'_>, notes: &Notes) -> Web {
     let section = typed.web.clone().unwrap_or_default();
     let web = section.mean(targets(servers, Role::App), is_first, ground.files, notes);
     if typed.web.is_some() && !section.serves_something(&web) && !typed.names.app {

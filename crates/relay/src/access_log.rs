@@ -15,7 +15,7 @@ mod writer;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -75,13 +75,8 @@ struct Waiting {
 impl AccessLog {
     /// Starts the writer. A file that cannot be opened is no error: it is said in the server's log, and tried again.
     /// `server` is the name in each line, `folder` its own folder.
-    pub fn begin(
-        planned: &plan::AccessLog,
-        server: &str,
-        folder: &Path,
-        threads: usize,
-    ) -> io::Result<Self> {
-        let path = planned.path.clone().unwrap_or_else(|| default_path(folder));
+    pub fn begin(planned: &plan::AccessLog, server: &str, folder: &Path, threads: usize) -> io::Result<Self> {
+        let path = planned.path.clone().unwrap_or_else(|| folder.join(NAME));
         let (done_sender, done) = std::sync::mpsc::channel();
         let (shared_sender, shared) = std::sync::mpsc::channel::<Arc<Shared>>();
         let rotation = file::Rotation { bytes: planned.file_bytes, files: planned.files };
@@ -100,7 +95,9 @@ impl AccessLog {
             done: Mutex::new(done),
             state: Arc::default(),
         });
-        shared_sender.send(Arc::clone(&log)).map_err(|_| io::Error::other("the access log's thread ended"))?;
+        shared_sender
+            .send(Arc::clone(&log))
+            .map_err(|_| io::Error::other("the access log's thread ended"))?;
         Ok(Self(log))
     }
 
@@ -143,11 +140,6 @@ impl AccessLog {
             self.0.writer.unpark();
         }
     }
-}
-
-/// Where the access log of a server is, by default.
-pub fn default_path(folder: &Path) -> PathBuf {
-    folder.join(NAME)
 }
 
 fn locked(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {

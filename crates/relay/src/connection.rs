@@ -16,6 +16,7 @@ use crate::codec::write::{self, Keep};
 use crate::exchange::{Exchange, Handler};
 use crate::limits::{FIRST_REQUEST_GRACE_MS, LINGER_BYTES, LINGER_MS};
 use crate::outcome::{Cause, Outcome};
+use crate::page;
 use crate::stream::Stream;
 use crate::thread::Thread;
 
@@ -184,7 +185,11 @@ enum NoHead {
     Refused(Refusal),
 }
 
-async fn read_head(thread: &Thread, client: &mut Client, head: &mut RequestHead) -> Result<(Body, u64), NoHead> {
+async fn read_head(
+    thread: &Thread,
+    client: &mut Client,
+    head: &mut RequestHead,
+) -> Result<(Body, u64), NoHead> {
     let Client { stream, buffer, deadline, .. } = client;
     let mut scan = Scan::default();
     deadline.set(thread.settings.timeouts.header_ms);
@@ -237,11 +242,14 @@ async fn refuse(thread: &Thread, client: &mut Client, none: NoHead) {
     thread.counts().refused.add(1);
     let mut text = Vec::new();
     if outcome.status > 0 {
-        write::answer(&mut text, outcome.status, &[], Keep::Close, Some(0), &thread.date());
+        let page = thread.settings.pages.page(outcome.status, &outcome.id_text());
+        let length = Some(page.len() as u64);
+        write::answer(&mut text, outcome.status, &[page::TYPE], Keep::Close, length, &thread.date());
+        outcome.head_out = text.len() as u64;
+        text.extend_from_slice(page.as_bytes());
     }
     let sent = send_all(thread, client, &text).await.is_ok();
-    outcome.head_out = text.len() as u64;
-    outcome.bytes_out = if sent { outcome.head_out } else { 0 };
+    outcome.bytes_out = if sent { text.len() as u64 } else { 0 };
     outcome.total = outcome.began.elapsed();
     over(thread, None, &outcome);
     if sent && outcome.status > 0 {

@@ -9,7 +9,7 @@ use crate::outcome::Cause;
 
 /// The counts of all threads of one server.
 #[derive(Clone, Debug)]
-pub struct Counters(Arc<Vec<Counts>>);
+pub(crate) struct Counters(Arc<Vec<Counts>>);
 
 /// The counts of one thread. Aligned, so that two threads never write to the same cache line.
 #[derive(Debug, Default)]
@@ -68,7 +68,7 @@ impl Counters {
     }
 
     /// Totals by name, as they are published.
-    pub fn totals(&self) -> BTreeMap<String, u64> {
+    pub(crate) fn totals(&self) -> BTreeMap<String, u64> {
         let sum = |pick: &dyn Fn(&Counts) -> &Count| self.0.iter().map(|counts| pick(counts).get()).sum();
         let mut totals: BTreeMap<String, u64> = BTreeMap::new();
         let mut put = |name: &str, pick: &dyn Fn(&Counts) -> &Count| {

@@ -69,6 +69,8 @@ struct Member {
     suspect: AtomicBool,
     seen: Mutex<Seen>,
     hurry: Notify,
+    /// How often it came or went.
+    changes: AtomicU64,
 }
 
 /// What checks and requests say of a target.
@@ -119,6 +121,7 @@ impl Fleet {
             suspect: AtomicBool::new(false),
             seen: Mutex::default(),
             hurry: Notify::new(),
+            changes: AtomicU64::new(0),
         });
         Self {
             members: members.collect(),
@@ -224,6 +227,11 @@ impl Fleet {
     /// How many are up.
     pub fn up(&self) -> usize {
         (0..self.len()).filter(|index| self.is_up(*index)).count()
+    }
+
+    /// How often this target came or went.
+    pub fn changes_of(&self, index: usize) -> u64 {
+        self.members[index].changes.load(Ordering::Relaxed)
     }
 
     /// Whether every target was checked at least once.
@@ -399,6 +407,7 @@ impl Fleet {
             member.up_since_ms.store(since_ms, Ordering::Relaxed);
         }
         member.up.store(is_in, Ordering::Relaxed);
+        member.changes.fetch_add(1, Ordering::Relaxed);
         self.changes.fetch_add(1, Ordering::AcqRel);
         let (name, state) = (&member.target.name, if is_in { "up" } else { "down" });
         if is_in || first {

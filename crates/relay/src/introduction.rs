@@ -49,13 +49,7 @@ impl Introduction {
             true => forwarded(&claims.chain, scheme, host),
             false => String::new(),
         };
-        Self {
-            forwarded,
-            chain: chain.join(", "),
-            scheme,
-            host: claims.host,
-            id: exchange.id(),
-        }
+        Self { forwarded, chain: chain.join(", "), scheme, host: claims.host, id: exchange.id() }
     }
 
     /// The name of this request, which the client sees on error pages and the servers in `X-Request-Id`.

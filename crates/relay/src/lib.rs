@@ -65,11 +65,10 @@ mod stream;
 mod thread;
 mod tunnel;
 
-pub use access_log::{AccessLog, default_path as access_log_path};
+pub use access_log::AccessLog;
 pub use alarm::Alarm;
 pub use codec::request::RequestHead;
 pub use codec::write::{HeadEdits, Via};
-pub use counters::Counters;
 pub use exchange::{Ended, Exchange, Handler};
 pub use fleet::resolve::Resolver;
 pub use fleet::{Fleet, Tried};

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use crate::access_log::AccessLog;
 use crate::alarm::Alarm;
+use crate::page::Pages;
 
 /// What a server wants of the engine.
 #[derive(Clone, Debug)]
@@ -21,6 +22,8 @@ pub struct Settings {
     /// Rung when requests that wait for a target should ask whether to go on waiting.
     pub alarm: Alarm,
     pub access_log: Option<AccessLog>,
+    /// What a client sees of errors.
+    pub pages: Arc<Pages>,
 }
 
 impl Settings {
@@ -32,6 +35,7 @@ impl Settings {
             proxies: Arc::default(),
             alarm: Alarm::default(),
             access_log: None,
+            pages: Arc::default(),
         }
     }
 
@@ -48,6 +52,10 @@ impl Settings {
 
     pub fn alarmed(self, alarm: Alarm) -> Self {
         Self { alarm, ..self }
+    }
+
+    pub fn paged(self, pages: Pages) -> Self {
+        Self { pages: Arc::new(pages), ..self }
     }
 
     pub fn logged(self, access_log: Option<AccessLog>) -> Self {

@@ -57,11 +57,7 @@ impl Meter {
 
     /// A server's, of the same engine as the pool's.
     pub fn of_server(name: &str, pool: &Arc<Meter>) -> Arc<Self> {
-        Arc::new(Self {
-            name: name.to_owned(),
-            pool: Some(Arc::clone(pool)),
-            rows: rows(pool.rows.len()),
-        })
+        Arc::new(Self { name: name.to_owned(), pool: Some(Arc::clone(pool)), rows: rows(pool.rows.len()) })
     }
 
     pub fn name(&self) -> &str {
@@ -74,7 +70,8 @@ impl Meter {
 
     pub fn read(&self) -> Metered {
         let sum = |pick: &dyn Fn(&Row) -> &Count| self.rows.iter().map(|row| pick(row).get()).sum();
-        let causes = Cause::ALL.into_iter().map(|(cause, _)| (cause, sum(&|row| &row.causes[cause as usize])));
+        let causes =
+            Cause::ALL.into_iter().map(|(cause, _)| (cause, sum(&|row| &row.causes[cause as usize])));
         Metered {
             requests: sum(&|row| &row.requests),
             retries: sum(&|row| &row.retries),

@@ -9,6 +9,7 @@ use crate::connection::send_all;
 use crate::exchange::{Answer, Ended, Exchange};
 use crate::limits::{ANSWER_COPY_BYTES, FILE_SLICE_BYTES};
 use crate::outcome::Cause;
+use crate::page;
 
 impl Exchange<'_> {
     /// Answers with this status, these fields and this body. `Date`, `Content-Length` and `Connection` are written
@@ -27,6 +28,13 @@ impl Exchange<'_> {
         self.thread.give_scratch(text);
         self.answer = Answer::Complete;
         Ok(())
+    }
+
+    /// Answers that something failed, with the page for it. `id`: what the page calls this request.
+    pub async fn fail(&mut self, status: u16, fields: &[(&str, &str)], id: &str) -> Result<(), Ended> {
+        let page = self.thread.settings.pages.page(status, id);
+        let fields: Vec<_> = [page::TYPE].iter().chain(fields).copied().collect();
+        self.reply(status, &fields, page.as_bytes()).await
     }
 
     /// Answers with this part of a file. Small ones leave in one write with the head, large ones go from the page

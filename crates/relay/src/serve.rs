@@ -1,5 +1,6 @@
 //! Threads, listeners and the end: one thread for each listening socket, each with a runtime of its own.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::TcpListener;
 use std::rc::Rc;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::watch;
 
+use crate::access_log::AccessLog;
 use crate::clock::TICK;
 use crate::connection;
 use crate::counters::Counters;
@@ -45,11 +47,15 @@ impl Stop {
 pub struct Serving {
     threads: Vec<JoinHandle<()>>,
     counters: Counters,
+    access_log: Option<AccessLog>,
 }
 
 impl Serving {
-    pub fn counters(&self) -> &Counters {
-        &self.counters
+    /// What was counted so far, by name, as it is published.
+    pub fn totals(&self) -> BTreeMap<String, u64> {
+        let mut totals = self.counters.totals();
+        totals.extend(self.access_log.as_ref().map(AccessLog::totals).unwrap_or_default());
+        totals
     }
 
     /// Whether a thread has ended without being told to.
@@ -63,6 +69,9 @@ impl Serving {
             if thread.join().is_err() {
                 tracing::error!("a thread of the engine ended in a panic");
             }
+        }
+        if let Some(log) = self.access_log {
+            log.finish();
         }
     }
 }
@@ -99,7 +108,7 @@ where
         };
         threads.push(std::thread::Builder::new().name(format!("relay-{index}")).spawn(run)?);
     }
-    Ok(Serving { threads, counters })
+    Ok(Serving { threads, counters, access_log: settings.access_log })
 }
 
 fn random_seed() -> io::Result<[u64; 2]> {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use link::board::{Board, Claim, Column, SLOTS};
 use plan::{Plan, Server};
-use relay::{Edits, Ended, Exchange, Fleet, ForwardError, Introduction, Tried, Way, page};
+use relay::{Edits, Ended, Exchange, Fleet, ForwardError, Introduction, Tried, Way};
 
 /// What a client is told to wait, in seconds, when no app server is up.
 const RETRY_AFTER: (&str, &str) = ("retry-after", "1");
@@ -178,8 +178,7 @@ impl Refused {
 
 /// No app server answered. With 503 nothing was done with the request, and the client may try again soon.
 async fn fail(exchange: &mut Exchange<'_>, status: u16, id: Option<&str>) -> Result<(), Ended> {
-    let page = page::error(status, id.unwrap_or("without an id"));
-    let fields = [page::TYPE, ("cache-control", "no-store"), RETRY_AFTER];
+    let fields = [("cache-control", "no-store"), RETRY_AFTER];
     let used = if status == 503 { fields.len() } else { fields.len() - 1 };
-    exchange.reply(status, &fields[..used], page.as_bytes()).await
+    exchange.fail(status, &fields[..used], id.unwrap_or("without an id")).await
 }

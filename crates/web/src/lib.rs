@@ -23,7 +23,7 @@ use std::time::Duration;
 use link::board::{Board, Column};
 use link::report::State;
 use plan::Place;
-use relay::{Alarm, Fleet, Serving, Settings, Stop};
+use relay::{AccessLog, Alarm, Fleet, Serving, Settings, Stop};
 
 use apps::Apps;
 use file::Root;
@@ -71,7 +71,12 @@ pub fn run(mut start: link::Start) -> Result<(), Error> {
     let apps = Apps::new(&start.plan, &start.me, Arc::clone(&fleet), start.board.clone());
     let web = Web::new(root, apps);
     let stop = Stop::default();
-    let settings = Settings::new(planned.timeouts).admitted(start.line.admission()).alarmed(alarm);
+    let access_log = match &planned.access_log {
+        Some(planned) => Some(AccessLog::begin(planned, &start.me.name, &start.folder, listeners.len())?),
+        None => None,
+    };
+    let settings =
+        Settings::new(planned.timeouts).admitted(start.line.admission()).alarmed(alarm).logged(access_log);
     let serving = relay::serve(listeners, settings, stop.clone(), move |_| web.clone())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let within = runtime.block_on(attend(&start, &fleet, &serving))?;
@@ -98,7 +103,7 @@ async fn attend(start: &link::Start, fleet: &Arc<Fleet>, serving: &Serving) -> R
             within = &mut stopped => return Ok(within),
             () = fleet.changed(&mut seen) => say(),
             _ = ticks.tick() => {
-                start.line.count(serving.counters().totals());
+                start.line.count(serving.totals());
                 // Workers come and go without a word to us: the board is looked at.
                 say();
                 if serving.is_broken() {

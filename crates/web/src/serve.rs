@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use relay::{Ended, Exchange, Handler, RequestHead, page};
+use relay::{Ended, Exchange, Handler, RequestHead};
 
 use crate::answer::{self, Answer, Conditions};
 use crate::apps::Apps;
@@ -58,11 +58,8 @@ impl Web {
         if !self.apps.is_empty() {
             return self.apps.pass(exchange).await;
         }
-        let (status, fields) = if is_read {
-            (404, [page::TYPE, ("cache-control", "no-store")])
-        } else {
-            (405, [page::TYPE, ("allow", "GET, HEAD")])
-        };
+        let (status, fields) =
+            if is_read { (404, [("cache-control", "no-store")]) } else { (405, [("allow", "GET, HEAD")]) };
         fail(exchange, status, &fields).await
     }
 }
@@ -71,6 +68,7 @@ impl Handler for Web {
     async fn handle(&self, exchange: &mut Exchange<'_>) -> Result<(), Ended> {
         let request = exchange.request();
         if request.path() == HEALTH {
+            exchange.unlogged();
             return exchange.reply(200, &[("content-type", "text/plain")], b"ok\n").await;
         }
         let is_read = matches!(request.method(), "GET" | "HEAD");
@@ -83,7 +81,7 @@ impl Handler for Web {
             Ok(Found::Nothing) => self.pass(exchange, true).await,
             Err(error) => {
                 tracing::warn!("{error}");
-                fail(exchange, 503, &[page::TYPE, ("retry-after", "1")]).await
+                fail(exchange, 503, &[("retry-after", "1")]).await
             }
         }
     }
@@ -112,7 +110,7 @@ async fn send(exchange: &mut Exchange<'_>, open: &Open, kind: &str) -> Result<()
     match answer::to(&conditions, open.size, open.modified, &open.tag) {
         Answer::Whole => exchange.reply_file(200, &fields, &open.file, 0..open.size).await,
         Answer::NotModified => exchange.reply(304, &fields[..2], b"").await,
-        Answer::PreconditionFailed => fail(exchange, 412, &[page::TYPE]).await,
+        Answer::PreconditionFailed => fail(exchange, 412, &[]).await,
         Answer::Part(part) => {
             let range = format!("bytes {}-{}/{}", part.start, part.end - 1, open.size);
             let mut with_range = fields.to_vec();
@@ -121,13 +119,12 @@ async fn send(exchange: &mut Exchange<'_>, open: &Open, kind: &str) -> Result<()
         }
         Answer::NotSatisfiable => {
             let range = format!("bytes */{}", open.size);
-            fail(exchange, 416, &[page::TYPE, ("content-range", &range)]).await
+            fail(exchange, 416, &[("content-range", &range)]).await
         }
     }
 }
 
 async fn fail(exchange: &mut Exchange<'_>, status: u16, fields: &[(&str, &str)]) -> Result<(), Ended> {
-    let request = exchange.request();
-    let page = page::error(status, request.field("x-request-id").unwrap_or("without an id"));
-    exchange.reply(status, fields, page.as_bytes()).await
+    let id = exchange.request().field("x-request-id");
+    exchange.fail(status, fields, id.unwrap_or("without an id")).await
 }

@@ -108,6 +108,8 @@ impl Web {
             });
         }
         section.check.interval_ms = 50;
+        section.access_log =
+            Some(plan::AccessLog { path: Some(folder.join("access.log")), ..plan::AccessLog::default() });
         // Behind a balancer, which has said who the client is.
         plan.balancer = (name != "first").then(balancer_section);
         let (line, orders, site) = Line::unattached();

@@ -113,7 +113,7 @@ impl Drop for Server {
 }
 
 pub fn plan() -> Plan {
-    let site = Site::from_text("[balancer]\nservers = [\"127.0.0.1:1\"]\n");
+    let site = Site::from_text("[balancer]\nservers = [\"127.0.0.1:1\"]\naccess-log = \"off\"\n");
     let ground = Ground { place: Place::Up { block: 1 }, generation: 1, folder: "test", files: &NoFiles };
     site.plan(&ground).unwrap()
 }
@@ -211,6 +211,11 @@ impl Balancer {
 
     pub fn ask(&self, request: &str) -> Answer {
         talk(TcpStream::connect(self.address).unwrap(), request)
+    }
+
+    /// What was counted of its pools.
+    pub fn traffic(&self) -> Vec<link::report::PoolTraffic> {
+        self.line.last_traffic()
     }
 
     /// What the balancer says of itself.

@@ -110,6 +110,7 @@ pub fn unreachable(plan: &Plan, machine: &Machine, because: &str) -> MachineRepo
         because: format!("machine {} is down: {because}", machine.name),
         listen: super::urls(server),
         counters: BTreeMap::new(),
+        traffic: Vec::new(),
         database: None,
     });
     MachineReport {

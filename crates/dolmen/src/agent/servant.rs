@@ -119,6 +119,7 @@ pub struct Servant {
     held: Option<Held>,
     peer: Option<(u64, Peer)>,
     counters: BTreeMap<String, u64>,
+    traffic: Vec<PoolTraffic>,
     /// Whether an earlier agent's record says that it lives, or was about to.
     expected: bool,
     /// The last state and sentence in the log.
@@ -134,6 +135,7 @@ impl Servant {
             held: None,
             peer: None,
             counters: BTreeMap::new(),
+            traffic: Vec::new(),
             expected: false,
             told: String::new(),
         }
@@ -375,6 +377,7 @@ impl Servant {
         match up {
             Up::Report(report) => self.step(now_ms, Event::Report(report), around, record),
             Up::Counters(counters) => self.counters = counters,
+            Up::Traffic(traffic) => self.traffic = traffic,
             Up::Hello { .. } => tracing::warn!("{} said hello twice", self.server.name),
         }
     }
@@ -394,6 +397,7 @@ impl Servant {
             peer.close();
         }
         self.counters.clear();
+        self.traffic.clear();
         if self.server.role == Role::App
             && let Some(board) = &around.board
         {
@@ -433,6 +437,7 @@ impl Servant {
             because: report.because,
             listen: super::urls(&self.server),
             counters: self.counters.clone(),
+            traffic: self.traffic.clone(),
             database: self.life.database(),
         }
     }

@@ -7,11 +7,7 @@ use crate::mistake::{Mistake, Notes};
 use crate::typed::Written;
 
 /// The folder, if it can be one.
-pub(crate) fn mean(
-    written: Option<&Written<String>>,
-    files: &dyn Files,
-    notes: &Notes,
-) -> Option<PathBuf> {
+pub(crate) fn mean(written: Option<&Written<String>>, files: &dyn Files, notes: &Notes) -> Option<PathBuf> {
     let written = written?;
     let path = Path::new(&written.value);
     let wrong = |message: String, hint: &str| {

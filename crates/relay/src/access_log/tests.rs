@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::FileTypeExt;
+use std::path::PathBuf;
 use std::time::{Instant, UNIX_EPOCH};
 
 use super::*;
@@ -120,7 +121,10 @@ fn what_was_no_request_and_what_nobody_served() {
         r#"203.0.113.7:51234 [23/Nov/2026:01:50:16.123] balancer-1 -/- 0/-1/-1/47 400 5312 bad-request 3/0 4f1d20c89b3e7a650c2d8e91f7a643b0 "<BADREQ>""#,
     );
     let json = line(LogFormat::Json, None, &refused);
-    assert!(json.contains(r#""cause":"bad-request","reason":"a line of the head does not end in CRLF"}"#), "{json}");
+    assert!(
+        json.contains(r#""cause":"bad-request","reason":"a line of the head does not end in CRLF"}"#),
+        "{json}"
+    );
     let mut unserved = outcome(503);
     (unserved.meter, unserved.cause) = (Some(Meter::of_pool("", 1)), Some(Cause::QueueLate));
     let request = head("GET / HTTP/1.0\r\n\r\n");
@@ -249,4 +253,43 @@ fn half_a_line_of_a_killed_process_stays_alone() {
     let mut file = file::LogFile::new(folder.log(), file::Rotation { bytes: 1_000, files: 2 });
     file.write(b"next\n").unwrap();
     assert_eq!(folder.text("access.log"), "whole\nhal\nnext\n");
+}
+
+/// Where the process that is to be killed writes.
+const KILLED: &str = "DOLMEN_TEST_ACCESS_LOG_KILLED";
+
+/// Not a test but the process of the next one: writes until it is killed.
+#[test]
+fn writes_until_it_is_killed() {
+    let Some(path) = std::env::var_os(KILLED) else { return };
+    let mut file = file::LogFile::new(path.into(), file::Rotation { bytes: u64::MAX, files: 1 });
+    let lines: String = (0..900).map(|number| format!("begin {number:060} end\n")).collect();
+    loop {
+        file.write(lines.as_bytes()).unwrap();
+    }
+}
+
+#[test]
+fn a_kill_leaves_whole_lines() {
+    let folder = Folder::new("killed");
+    for round in 0..5 {
+        let size = || fs::metadata(folder.log()).map_or(0, |meta| meta.len());
+        let before = size();
+        let mut writer = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "access_log::tests::writes_until_it_is_killed"])
+            .env(KILLED, folder.log())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        wait_until("some lines are written", || size() > before + 1024 * 1024 + round * 777);
+        writer.kill().unwrap();
+        writer.wait().unwrap();
+    }
+    let mut file = file::LogFile::new(folder.log(), file::Rotation { bytes: u64::MAX, files: 1 });
+    file.write(b"begin the next end\n").unwrap();
+    let text = folder.text("access.log");
+    let is_whole = |line: &&str| line.starts_with("begin ") && line.ends_with(" end");
+    let half = text.lines().filter(|line| !is_whole(line)).count();
+    assert!(half <= 5, "{half} lines are not whole, and at most one for each kill may be");
+    assert!(text.ends_with("begin the next end\n"));
 }

@@ -95,7 +95,9 @@ impl Writer<'_> {
                 if !self.is_failing {
                     self.is_failing = true;
                     let (path, error) = (self.file.path().display(), &failed.error);
-                    tracing::warn!("the access log {path} cannot be written: {error}; requests are served without it");
+                    tracing::warn!(
+                        "the access log {path} cannot be written: {error}; requests are served without it"
+                    );
                 }
             }
         }

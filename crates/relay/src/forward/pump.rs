@@ -45,7 +45,17 @@ pub(super) enum Broken {
 impl Pump {
     pub(super) fn new(body: Body) -> Self {
         let head = Vec::new();
-        Self { body, head, pass: 0, skip: 0, moved: 0, head_bytes: 0, starved: false, began: false, waits: false }
+        Self {
+            body,
+            head,
+            pass: 0,
+            skip: 0,
+            moved: 0,
+            head_bytes: 0,
+            starved: false,
+            began: false,
+            waits: false,
+        }
     }
 
     /// Bytes at the start of the buffer that were looked at and are still there.

@@ -195,7 +195,7 @@ impl Relay {
     }
 
     pub fn count(&self, name: &str) -> u64 {
-        self.serving.as_ref().map_or(0, |serving| serving.counters().totals()[name])
+        self.serving.as_ref().map_or(0, |serving| serving.totals()[name])
     }
 
     pub fn wait_for(&self, name: &str, count: u64) {
