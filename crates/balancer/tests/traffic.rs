@@ -116,6 +116,7 @@ fn without_a_server_the_answer_is_503_at_once() {
 fn backups_and_passive_servers_wait() {
     let (mut one, two) = (Server::start("one"), Server::start("two"));
     let balancer = Balancer::before(&[&one, &two], |section| section.pool.servers[1].backup = true);
+    balancer.wait_until_up(2);
     assert_eq!(balancer.names(4), ["one"; 4]);
     let three = Server::start("three");
     let passive = Balancer::before(&[&one, &three], |section| section.pool.mode = plan::Mode::ActivePassive);

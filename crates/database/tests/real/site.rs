@@ -260,6 +260,7 @@ impl Seen {
             because,
             listen: Vec::new(),
             counters: BTreeMap::new(),
+            traffic: Vec::new(),
             database,
         };
         println!(

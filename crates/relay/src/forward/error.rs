@@ -78,6 +78,7 @@ impl ForwardError {
             ForwardError::BodyLate => Cause::BodyLate,
             ForwardError::ClientGone => Cause::ClientLeft,
             ForwardError::ClientLate => Cause::ClientLate,
+            ForwardError::BadRequest(ChunkError::TooLong) => Cause::BodyTooLarge,
             ForwardError::BadRequest(_) => Cause::BadBody,
             ForwardError::Over => Cause::Internal,
         }

@@ -18,6 +18,7 @@ fn report(name: &str, state: State, primary: bool, streaming: bool, lag_bytes: u
         because: "told".into(),
         listen: Vec::new(),
         counters: Default::default(),
+        traffic: Vec::new(),
         database: Some(DatabaseReport { primary, timeline: 1, streaming, lag_bytes, ..Default::default() }),
     }
 }
