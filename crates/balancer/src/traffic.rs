@@ -27,7 +27,7 @@ fn server(pool: &Pool, index: usize) -> ServerTraffic {
     let target = pool.fleet.target(index);
     ServerTraffic {
         name: target.name.clone(),
-        address: target.address.to_string(),
+        address: (!pool.fleet.is_vacant(index)).then(|| pool.fleet.way(index).target.to_string()),
         up: pool.fleet.is_up(index),
         changes: pool.fleet.changes_of(index),
         under_way: pool.chooser.outstanding(index),

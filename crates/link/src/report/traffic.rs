@@ -28,7 +28,8 @@ pub struct PoolTraffic {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerTraffic {
     pub name: String,
-    pub address: String,
+    /// None: its name leads nowhere at the moment.
+    pub address: Option<String>,
     pub up: bool,
     /// How often it came or went.
     pub changes: u64,
