@@ -11,7 +11,7 @@ use link::Secrets;
 use link::agent_end::{Down, Hello, Peer, Up, Welcome};
 use link::api::Identity;
 use link::board::Board;
-use link::report::ServerReport;
+use link::report::{PoolTraffic, ServerReport};
 use plan::{Plan, Role, Server};
 use tokio::sync::mpsc;
 
