@@ -10,8 +10,9 @@ use crate::budget::Budget;
 use crate::choose::load::Slot;
 use crate::choose::{Asked, Chooser};
 
-/// Servers that one request may be sent to, the first included. More would only share the trouble.
-const TRIES: u32 = 8;
+/// Servers that one request may be sent to after the first, unless the plan says otherwise. More would only share the
+/// trouble.
+const RETRIES: u32 = 7;
 
 /// See the head of this file. Shared by all threads.
 #[derive(Debug)]
@@ -23,6 +24,7 @@ pub(crate) struct Pool {
     /// What was counted of all, and of each server.
     pub(crate) meter: Arc<Meter>,
     pub(crate) meters: Vec<Arc<Meter>>,
+    retries: u32,
     budget: Budget,
     began: Instant,
 }
@@ -77,6 +79,7 @@ impl Pool {
             meters: fleet.targets().map(|target| Meter::of_server(&target.name, &meter)).collect(),
             meter,
             fleet: Arc::new(fleet),
+            retries: planned.retries.unwrap_or(RETRIES),
             budget: Budget::default(),
             began: Instant::now(),
         }
@@ -91,7 +94,7 @@ impl Pool {
         let mut tried = Tried::default();
         // The first try needs none.
         let mut granted = true;
-        for _ in 0..TRIES {
+        for number in 0..=self.retries {
             if !granted && !self.may_retry() {
                 tracing::debug!("no second try for {exchange:?}: too many others had one");
                 break;
@@ -108,7 +111,10 @@ impl Pool {
             };
             tried.add(index);
             let leave = |losses| {
-                self.fleet.losses(index) != losses && self.is_another_open(&tried) && self.may_retry()
+                number < self.retries
+                    && self.fleet.losses(index) != losses
+                    && self.is_another_open(&tried)
+                    && self.may_retry()
             };
             match self.at(exchange, index, &leave, edits).await {
                 Ok(()) => return Ok(()),

@@ -102,6 +102,20 @@ fn retries_are_a_part_of_all_requests() {
 }
 
 #[test]
+fn without_retries_each_request_is_sent_once() {
+    let (one, mut two) = (Server::start("one"), Server::start("two"));
+    let balancer = Balancer::before(&[&one, &two], |section| {
+        let check = &mut section.pool.check;
+        (check.interval_ms, check.fast_interval_ms) = (3_600_000, 3_600_000);
+        (section.pool.eject.share, section.pool.retries) = (0, Some(0));
+    });
+    balancer.wait_until_up(2);
+    two.die();
+    let lost = (0..8).filter(|_| balancer.get("/").status == 503).count();
+    assert_eq!(lost, 4);
+}
+
+#[test]
 fn a_client_that_asks_too_often_is_told_to_wait() {
     let one = Server::start("one");
     let balancer = Balancer::before(&[&one], |_| {});

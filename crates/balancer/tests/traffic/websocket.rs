@@ -90,7 +90,7 @@ fn fragments_and_large_messages_pass() {
             socket.send(Message::Frame(part)).await.unwrap();
         }
         assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("one two three"));
-        let large: Vec<u8> = (0..8 * 1024 * 1024_u32).map(|number| (number * 31 >> 8) as u8).collect();
+        let large: Vec<u8> = (0..8 * 1024 * 1024_u32).map(|number| ((number * 31) >> 8) as u8).collect();
         echoes(&mut socket, Message::binary(large)).await;
     });
 }

@@ -58,6 +58,9 @@ pub struct Pool {
     pub slow_start_ms: u64,
     #[serde(default)]
     pub queue: Queue,
+    /// Servers that one request may be sent to after the first. None: as many as the balancer thinks right.
+    #[serde(default)]
+    pub retries: Option<u32>,
     /// How often the names of servers are asked for again.
     #[serde(default = "resolve_ms")]
     pub resolve_ms: u64,

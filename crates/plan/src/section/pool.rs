@@ -12,6 +12,8 @@ use crate::typed::{Item, Table, Written, or};
 const MODES: [(&str, Mode); 2] =
     [("active-active", Mode::ActiveActive), ("active-passive", Mode::ActivePassive)];
 const FIELD_LETTERS_MAX: usize = 128;
+/// More would only share the trouble.
+const RETRIES_MAX: u64 = 10;
 const RESOLVE_MS_MIN: u64 = 100;
 const RESOLVE_MS_MAX: u64 = 3_600_000;
 const SLOW_START_MS_MAX: u64 = 3_600_000;
@@ -31,6 +33,7 @@ pub(crate) struct PoolKeys {
     slow_start_ms: Option<Written<u64>>,
     max_connections: Option<u32>,
     queue: Queue,
+    retries: Option<u32>,
     resolve_ms: Option<Written<u64>>,
 }
 
@@ -51,6 +54,7 @@ impl PoolKeys {
             slow_start_ms: table.duration_ms("slow-start", 0, SLOW_START_MS_MAX),
             max_connections: table.number("max-connections", 1, CONNECTIONS_MAX).and_then(small),
             queue: queue(table, title),
+            retries: table.number("retries", 0, RETRIES_MAX).and_then(small),
             resolve_ms: table.duration_ms("resolve", RESOLVE_MS_MIN, RESOLVE_MS_MAX),
         };
         keys.note_hash(table.notes, &table.span);
@@ -100,6 +104,7 @@ impl PoolKeys {
             eject: self.eject.mean(),
             slow_start_ms: or(&self.slow_start_ms, 0),
             queue: self.queue,
+            retries: self.retries,
             resolve_ms: or(&self.resolve_ms, RESOLVE_MS),
             servers,
         }
