@@ -10,7 +10,7 @@ main() {
     local seconds=${1:-60}
     shift || true
     local targets=("$@")
-    if [ ${#targets[@]} = 0 ]; then targets=(request response chunked proxy dns frame); fi
+    if [ ${#targets[@]} = 0 ]; then targets=(request response chunked proxy dns frame postgres); fi
     if ! has_fuzzer; then
         echo "fuzz: no cargo-fuzz or no nightly compiler; replaying the corpus of HTTP on stable Rust"
         DOLMEN_FUZZ_SECONDS=$seconds cargo nextest run --locked -p relay --test strict --success-output final \

@@ -10,9 +10,6 @@ use link::control::Record;
 
 use crate::group::{Group, Phase};
 
-/// How long the holder's lease lasts.
-pub(crate) const LEASE: Duration = Duration::from_secs(3);
-
 /// What this gate has seen of the record.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Seen {
@@ -37,9 +34,9 @@ impl Seen {
     }
 
     /// How long from now until the lease has run out, unless it is renewed; `None` when it has, or there is none.
-    pub(crate) fn left(&self, now: Duration) -> Option<Duration> {
+    pub(crate) fn left(&self, now: Duration, lease: Duration) -> Option<Duration> {
         match self {
-            Self::Group { at, .. } => Some((*at + LEASE).saturating_sub(now)).filter(|left| !left.is_zero()),
+            Self::Group { at, .. } => Some((*at + lease).saturating_sub(now)).filter(|left| !left.is_zero()),
             Self::NoControl | Self::Nothing | Self::Absent | Self::Unreadable(_) => None,
         }
     }
@@ -85,6 +82,7 @@ pub(crate) fn lead(seen: &Seen, now: Duration, lease: Duration) -> Lead {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::failover::lease::LEASE_DEFAULT;
     use crate::group::{Ballot, Mode, Position, SynchronousSet, Vote};
 
     fn group(state: Phase) -> Group {
@@ -96,7 +94,7 @@ mod tests {
     fn says(group: Group, age_ms: u64) -> Lead {
         let (at, now) = (Duration::from_secs(100), Duration::from_secs(100) + Duration::from_millis(age_ms));
         let record = Record { version: 9, value: serde_json::to_value(group).unwrap() };
-        lead(&Seen::of(&record, at), now, LEASE)
+        lead(&Seen::of(&record, at), now, LEASE_DEFAULT)
     }
 
     #[test]
@@ -132,10 +130,10 @@ mod tests {
     #[test]
     fn what_is_not_known_is_not_guessed() {
         let now = Duration::from_secs(1);
-        assert_eq!(lead(&Seen::NoControl, now, LEASE), Lead::Unrecorded);
-        assert_eq!(lead(&Seen::Absent, now, LEASE), Lead::Unrecorded);
-        assert!(matches!(lead(&Seen::Nothing, now, LEASE), Lead::Nobody(_)));
+        assert_eq!(lead(&Seen::NoControl, now, LEASE_DEFAULT), Lead::Unrecorded);
+        assert_eq!(lead(&Seen::Absent, now, LEASE_DEFAULT), Lead::Unrecorded);
+        assert!(matches!(lead(&Seen::Nothing, now, LEASE_DEFAULT), Lead::Nobody(_)));
         let record = Record { version: 1, value: serde_json::json!({ "epoch": 1 }) };
-        assert!(matches!(lead(&Seen::of(&record, now), now, LEASE), Lead::Nobody(_)));
+        assert!(matches!(lead(&Seen::of(&record, now), now, LEASE_DEFAULT), Lead::Nobody(_)));
     }
 }

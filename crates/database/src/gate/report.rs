@@ -147,13 +147,16 @@ impl Away {
             return said.sentence.clone();
         }
         let held = match waiting {
-            0 => "holding new connections".to_owned(),
-            1 => "holding 1 connection".to_owned(),
-            more => format!("holding {more} connections"),
+            0 => "new connections".to_owned(),
+            1 => "1 connection".to_owned(),
+            more => format!("{more} connections"),
         };
-        let long =
-            if elapsed < RESTATE { String::new() } else { format!(", for {} s now", elapsed.as_secs()) };
-        let sentence = format!("{held}: {why}{long}");
+        let long = if elapsed < RESTATE {
+            String::new()
+        } else {
+            format!(", no primary for {} s", elapsed.as_secs())
+        };
+        let sentence = format!("holding {held}{long}: {why}");
         let until = now + elapsed.max(RESTATE);
         self.said = Some(Said { why: why.to_owned(), sentence: sentence.clone(), until });
         sentence
@@ -174,8 +177,8 @@ mod tests {
         check(0, "it starts", 0, "holding new connections: it starts");
         check(1, "it starts", 3, "holding new connections: it starts");
         check(2, "it is away", 1, "holding 1 connection: it is away");
-        check(7, "it is away", 3, "holding 3 connections: it is away, for 7 s now");
-        check(13, "it is away", 4, "holding 3 connections: it is away, for 7 s now");
-        check(14, "it is away", 4, "holding 4 connections: it is away, for 14 s now");
+        check(7, "it is away", 3, "holding 3 connections, no primary for 7 s: it is away");
+        check(13, "it is away", 4, "holding 3 connections, no primary for 7 s: it is away");
+        check(14, "it is away", 4, "holding 4 connections, no primary for 14 s: it is away");
     }
 }
