@@ -85,7 +85,7 @@ pub fn run(mut start: Start) -> Result<(), Error> {
     if listeners.is_empty() {
         return Err(Error::NoSocket);
     }
-    let settings = Settings::new(app.timeouts.clone()).admitted(start.line.admission());
+    let settings = Settings::new(app.timeouts).admitted(start.line.admission());
     let stop = Stop::default();
     let site = Arc::new(site(&start, app, board.clone())?);
     let via = format!("1.1 {}", start.me.name);

@@ -16,7 +16,7 @@ pub mod sticky;
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use plan::{Algorithm, Mode, Pool};
@@ -41,8 +41,8 @@ pub struct Chooser {
     key: Option<Key>,
     pub sticky: Option<Sticky>,
     turns: Mutex<RoundRobin>,
-    loads: Vec<Load>,
-    pub queue: Queue,
+    loads: Vec<Arc<Load>>,
+    pub queue: Arc<Queue>,
     seeds: Vec<u64>,
     lots: AtomicU64,
     /// What times are counted from.
@@ -68,8 +68,9 @@ pub enum Next<'a> {
 }
 
 impl Chooser {
-    /// `seed` makes the lots of this balancer other ones than those of the next.
-    pub fn new(pool: &Pool, fleet: &Fleet, seed: u64) -> Self {
+    /// `seed` makes the lots of this balancer other ones than those of the next. `before`: what the same pool was
+    /// until now. What is under way at servers that stay still counts, and so does whose turn it is.
+    pub fn new(pool: &Pool, fleet: &Fleet, seed: u64, before: Option<(&Chooser, &Fleet)>) -> Self {
         let names = || fleet.targets().map(|target| target.name.as_str());
         let by = || pool.hash_by.clone().unwrap_or_default();
         let key = match pool.algorithm {
@@ -79,17 +80,33 @@ impl Chooser {
             Algorithm::CookieHash => Some(Key::Cookie(by())),
             _ => None,
         };
+        let (length, patience) = (pool.queue.length, Duration::from_millis(pool.queue.timeout_ms));
+        let queue = match before {
+            Some((before, _)) => Arc::clone(&before.queue),
+            None => Arc::new(Queue::new(length, patience)),
+        };
+        queue.adjust(length, patience);
+        let kept = |index: usize| {
+            let (before, servers) = before?;
+            let old = servers.index_of(fleet.target(index))?;
+            Some((before, old))
+        };
+        let turns =
+            (0..fleet.len()).map(|index| kept(index).map_or(0, |(before, old)| before.turns().gain(old)));
+        let loads = (0..fleet.len()).map(|index| {
+            kept(index).map_or_else(Arc::default, |(before, old)| Arc::clone(&before.loads[old]))
+        });
         Self {
             algorithm: pool.algorithm,
             mode: pool.mode,
             key,
             sticky: pool.sticky.as_ref().map(|sticky| Sticky::new(&sticky.cookie, names())),
-            turns: Mutex::new(RoundRobin::new(fleet.len())),
-            loads: (0..fleet.len()).map(|_| Load::default()).collect(),
-            queue: Queue::new(pool.queue.length, Duration::from_millis(pool.queue.timeout_ms)),
+            turns: Mutex::new(turns.collect()),
+            loads: loads.collect(),
+            queue,
             seeds: consistent::seeds(names()),
-            lots: AtomicU64::new(seed),
-            began: Instant::now(),
+            lots: AtomicU64::new(before.map_or(seed, |(before, _)| before.lots.load(Ordering::Relaxed))),
+            began: before.map_or_else(Instant::now, |(before, _)| before.began),
         }
     }
 

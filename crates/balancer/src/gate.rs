@@ -24,8 +24,13 @@ pub(crate) enum Refused {
 }
 
 impl Gate {
-    pub(crate) fn new(planned: &plan::Balancer) -> Self {
-        let rates = planned.rate_limit.as_ref().map(|limit| Rates::new(limit, Instant::now()));
+    /// `before`: the gate until now, which knows what clients have had.
+    pub(crate) fn new(planned: &plan::Balancer, before: Option<&Gate>) -> Self {
+        let known = before.and_then(|before| before.rates.as_ref());
+        let rates = planned.rate_limit.as_ref().map(|limit| match known {
+            Some(rates) => rates.changed(limit),
+            None => Rates::new(limit, Instant::now()),
+        });
         Self { rates, limits: planned.limits }
     }
 

@@ -21,25 +21,28 @@ pub mod rates;
 mod reserved;
 mod routes;
 mod say;
+mod setup;
 mod traffic;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use link::report::State;
-use plan::Place;
-use relay::page::Pages;
-use relay::{AccessLog, Alarm, Resolver, Serving, Settings, Stop};
-use tokio::sync::Notify;
+use link::{Given, Line, Order, Start};
+use relay::{AccessLog, Current, Resolver, Serving, Settings, Stop, Tuning};
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
-use gate::Gate;
 use pass::Pass;
 use pool::{Around, Pools};
+use setup::Setup;
 
 /// How often counters are published.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
+
+/// How long new settings wait until each of their servers was checked, so that requests do not meet a pool of which
+/// nothing is known; then they are used as they are.
+const KNOWN_WITHIN: Duration = Duration::from_secs(3);
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -54,102 +57,140 @@ pub enum Error {
 }
 
 /// Serves until the agent says stop, then lets requests finish.
-pub fn run(start: link::Start) -> Result<(), Error> {
+pub fn run(start: Start) -> Result<(), Error> {
     run_with(start, Resolver::default())
 }
 
 /// The same, with the names of servers asked for there.
-pub fn run_with(mut start: link::Start, resolver: Resolver) -> Result<(), Error> {
-    let Some(planned) = start.plan.balancer.clone() else { return Err(Error::NotPlanned(start.me.name)) };
+pub fn run_with(mut start: Start, resolver: Resolver) -> Result<(), Error> {
+    let not_planned = || Error::NotPlanned(start.me.name.clone());
+    let planned = start.plan.balancer.as_ref().ok_or_else(not_planned)?;
     let listeners = start.sockets.tcp("http");
     if listeners.is_empty() {
         return Err(Error::NoSocket(start.me.name));
     }
     relay::raise_descriptor_limit();
-    let around = Around {
-        source: matches!(start.plan.place, Place::Up { .. }).then_some(start.me.address),
-        seed: choose::key::hash(start.me.name.as_bytes()),
-        alarm: Alarm::default(),
-        resolver,
-        threads: listeners.len(),
-    };
-    let pools = Arc::new(Pools::new(&planned, &around));
+    let threads = listeners.len();
+    let around = Around::of(&start.plan, &start.me, resolver, threads);
+    let setup = Arc::new(Setup::new(&start.plan, &around, None).ok_or_else(not_planned)?);
     let access_log = match &planned.access_log {
-        Some(planned) => Some(AccessLog::begin(planned, &start.me.name, &start.folder, listeners.len())?),
+        Some(planned) => Some(AccessLog::begin(planned, &start.me.name, &start.folder, threads)?),
         None => None,
     };
-    let pages = pages(planned.error_pages.as_deref(), &start.files);
-    let pass = Pass {
-        via: format!("1.1 {}", start.me.name),
-        shows_via: planned.shows_via,
-        trusted: planned.trusted.clone().into(),
-        gate: Arc::new(Gate::new(&planned)),
-        routes: Arc::new(planned.routes),
-        pools: Arc::clone(&pools),
-    };
-    let stop = Stop::default();
-    let mut settings = Settings::new(planned.timeouts)
+    let (tune, tuned) = watch::channel(setup::tuning(planned, &start.files, threads));
+    let settings = Settings::new(planned.timeouts)
         .admitted(start.line.admission())
+        .tuned(tuned)
         .alarmed(around.alarm.clone())
-        .logged(access_log)
-        .paged(pages);
-    if planned.proxy_protocol {
-        settings = settings.introduced_by(&planned.trusted);
-    }
-    if let Some(connections) = planned.limits.connections {
-        settings.limits.connections = (connections as usize).div_ceil(listeners.len());
-    }
-    let serving = relay::serve(listeners, settings, stop.clone(), move |_| pass.clone())?;
+        .logged(access_log);
+    let (publish, published) = watch::channel(Arc::clone(&setup));
+    let via: Arc<str> = format!("1.1 {}", start.me.name).into();
+    let pass = move |_| Pass { via: Arc::clone(&via), setup: Current::new(published.clone()) };
+    let stop = Stop::default();
+    let serving = relay::serve(listeners, settings, stop.clone(), pass)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let within = runtime.block_on(attend(&start, &pools, &serving))?;
-    start.line.report(State::Draining, format!("finishing requests within {} s", within.as_secs()));
-    stop.drain(within);
-    serving.wait();
-    Ok(())
-}
-
-/// The site's own error pages. Without them ours will do: trouble with them must not keep the site down.
-fn pages(folder: Option<&Path>, files: &Path) -> Pages {
-    let Some(folder) = folder else { return Pages::default() };
-    Pages::read(&files.join(folder)).unwrap_or_else(|error| {
-        tracing::warn!("{error}; clients see our own");
-        Pages::default()
+    runtime.block_on(async {
+        let address = start.me.listens("http").map(|address| address.to_string()).unwrap_or_default();
+        let watched = Watched::over(&setup.pools);
+        let line = start.line.clone();
+        let balancer = Balancer { line: start.line, address, around, setup, watched, publish, tune };
+        match balancer.attend(&serving).await? {
+            Order::Retire { within } => serving.retire(&stop, within, line.hurried()).await,
+            Order::Stop { within } => {
+                stop.drain(within);
+                serving.wait();
+            }
+            Order::Serve => {}
+        }
+        Ok(())
     })
 }
 
-/// Watches the servers and says how things are, until the order to stop; then within what time.
-async fn attend(start: &link::Start, pools: &Arc<Pools>, serving: &Serving) -> Result<Duration, Error> {
-    let address = start.me.listens("http").map(|address| address.to_string()).unwrap_or_default();
-    let changed = Arc::new(Notify::new());
-    let mut watches = JoinSet::new();
-    for (index, pool) in pools.iter().enumerate() {
-        watches.spawn(Arc::clone(&pool.fleet).watch());
-        watches.spawn(pass_on(Arc::clone(pools), index, Arc::clone(&changed)));
-    }
-    let mut ticks = tokio::time::interval(COUNT_EVERY);
-    let say = || {
-        let (state, because) = say::state(pools, &address);
-        start.line.report(state, because);
-    };
-    say();
-    let stopped = start.line.stopped();
-    tokio::pin!(stopped);
-    loop {
-        tokio::select! {
-            within = &mut stopped => return Ok(within),
-            () = changed.notified() => say(),
-            _ = ticks.tick() => {
-                start.line.count(serving.totals());
-                start.line.traffic(traffic::report(pools));
-                if serving.is_broken() {
+/// What is done beside the traffic.
+struct Balancer {
+    line: Line,
+    address: String,
+    around: Around,
+    setup: Arc<Setup>,
+    watched: Watched,
+    publish: watch::Sender<Arc<Setup>>,
+    tune: watch::Sender<Tuning>,
+}
+
+impl Balancer {
+    /// Watches the servers and says how things are, until the order to leave.
+    async fn attend(mut self, serving: &Serving) -> Result<Order, Error> {
+        let mut plans = self.line.plans();
+        let mut ticks = tokio::time::interval(COUNT_EVERY);
+        let line = self.line.clone();
+        let left = line.left();
+        tokio::pin!(left);
+        loop {
+            self.say();
+            tokio::select! {
+                order = &mut left => {
+                    self.line.report(State::Draining, order.sentence());
+                    return Ok(order);
+                }
+                () = self.watched.changed.notified() => {}
+                _ = ticks.tick() => {
+                    self.line.count(serving.totals());
+                    self.line.traffic(traffic::report(&self.setup.pools));
+                    if serving.is_broken() {
+                        return Err(Error::Broken);
+                    }
+                }
+                given = plans.next() => self.take_on(&given).await,
+                ended = self.watched.tasks.join_next() => {
+                    tracing::error!("the checks ended: {ended:?}");
                     return Err(Error::Broken);
                 }
             }
-            Some(ended) = watches.join_next() => {
-                tracing::error!("the checks ended: {ended:?}");
-                return Err(Error::Broken);
-            }
         }
+    }
+
+    fn say(&self) {
+        let (state, because) = say::state(&self.setup.pools, &self.address);
+        self.line.report(state, because);
+    }
+
+    /// Replaces all settings, once the new servers among them were checked. Requests under way keep the old ones.
+    async fn take_on(&mut self, given: &Given) {
+        let Some(setup) = Setup::new(&given.plan, &self.around, Some(&self.setup)) else { return };
+        let setup = Arc::new(setup);
+        let watched = Watched::over(&setup.pools);
+        let known = async {
+            while !setup.pools.are_known() {
+                watched.changed.notified().await;
+            }
+        };
+        if tokio::time::timeout(KNOWN_WITHIN, known).await.is_err() {
+            tracing::warn!("not every server answered its first check within {KNOWN_WITHIN:?}");
+        }
+        self.publish.send_replace(Arc::clone(&setup));
+        if let Some(planned) = &given.plan.balancer {
+            self.tune.send_replace(setup::tuning(planned, &given.files, self.around.threads));
+        }
+        // What waits in a queue tries the servers of the new settings from its next request on.
+        (self.setup, self.watched) = (setup, watched);
+        self.line.took(given, "uses the new settings");
+    }
+}
+
+/// The tasks that check the servers of all pools.
+struct Watched {
+    tasks: JoinSet<()>,
+    changed: Arc<Notify>,
+}
+
+impl Watched {
+    fn over(pools: &Arc<Pools>) -> Self {
+        let (mut tasks, changed) = (JoinSet::new(), Arc::new(Notify::new()));
+        for (index, pool) in pools.iter().enumerate() {
+            tasks.spawn(Arc::clone(&pool.fleet).watch());
+            tasks.spawn(pass_on(Arc::clone(pools), index, Arc::clone(&changed)));
+        }
+        Self { tasks, changed }
     }
 }
 

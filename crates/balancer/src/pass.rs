@@ -2,35 +2,36 @@
 
 use std::sync::Arc;
 
-use plan::{Network, Route, To};
-use relay::{Cause, Edits, Ended, Exchange, Handler, HeadEdits, Introduction, Via};
+use plan::To;
+use relay::{Cause, Current, Edits, Ended, Exchange, Handler, HeadEdits, Introduction, Via};
 
-use crate::gate::{Gate, Refused};
-use crate::pool::Pools;
+use crate::gate::Refused;
 use crate::reserved::{self, HEALTH};
 use crate::routes;
+use crate::setup::Setup;
 
 /// What a client is told to wait, in seconds, when no server is up: about as long as a restart takes.
 const RETRY_AFTER_S: u64 = 1;
 
 /// See the head of this file. One for each thread.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Pass {
     /// What this server adds to `Via`, for example `1.1 balancer-1`.
-    pub(crate) via: String,
-    pub(crate) shows_via: bool,
-    /// Proxies that are believed.
-    pub(crate) trusted: Arc<[Network]>,
-    pub(crate) gate: Arc<Gate>,
-    pub(crate) routes: Arc<Vec<Route>>,
-    pub(crate) pools: Arc<Pools>,
+    pub(crate) via: Arc<str>,
+    pub(crate) setup: Current<Setup>,
 }
 
-impl Pass {
+/// One request's view of it all.
+struct Passage<'a> {
+    via: &'a str,
+    setup: &'a Setup,
+}
+
+impl Passage<'_> {
     /// Follows the route of this request, or goes to the balancer's own servers when it has none.
     async fn follow(&self, exchange: &mut Exchange<'_>, introduction: &Introduction) -> Result<(), Ended> {
         let request = exchange.request();
-        let Some(route) = routes::find(&self.routes, request) else {
+        let Some(route) = routes::find(&self.setup.routes, request) else {
             return self.pass(exchange, "", introduction, &self.edits()).await;
         };
         let pool = match &route.to {
@@ -57,9 +58,9 @@ impl Pass {
     }
 
     fn edits(&self) -> Edits<'_> {
-        let back = if self.shows_via { Via::Add(&self.via) } else { Via::Remove };
+        let back = if self.setup.shows_via { Via::Add(self.via) } else { Via::Remove };
         Edits {
-            request: HeadEdits { via: Via::Add(&self.via), ..HeadEdits::default() },
+            request: HeadEdits { via: Via::Add(self.via), ..HeadEdits::default() },
             answer: HeadEdits { via: back, ..HeadEdits::default() },
         }
     }
@@ -72,7 +73,7 @@ impl Pass {
         introduction: &Introduction,
         edits: &Edits<'_>,
     ) -> Result<(), Ended> {
-        let Some(pool) = self.pools.get(pool) else {
+        let Some(pool) = self.setup.pools.get(pool) else {
             return refuse(exchange, 404, None).await;
         };
         let fields = introduction.fields(exchange.request().host());
@@ -101,10 +102,13 @@ impl Handler for Pass {
             exchange.unlogged();
             return exchange.reply(200, &[("content-type", "text/plain")], b"ok\n").await;
         }
-        let introduction = Introduction::of(exchange, &self.trusted);
-        let (status, retry_after, cause) = match self.gate.admit(exchange) {
+        let setup = self.setup.get();
+        let introduction = Introduction::of(exchange, &setup.trusted);
+        let (status, retry_after, cause) = match setup.gate.admit(exchange) {
             Ok(()) if reserved::is_reserved(path) => return refuse(exchange, 404, None).await,
-            Ok(()) => return self.follow(exchange, &introduction).await,
+            Ok(()) => {
+                return Passage { via: &self.via, setup: &setup }.follow(exchange, &introduction).await;
+            }
             Err(Refused::TooMany(seconds)) => (429, Some(seconds), Cause::RateLimit),
             Err(Refused::HeadTooLarge) => (431, None, Cause::HeadTooLarge),
             Err(Refused::BodyTooLarge) => (413, None, Cause::BodyTooLarge),

@@ -4,11 +4,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use plan::{Place, Plan, Server};
 use relay::{Alarm, Cause, Edits, Exchange, Fleet, ForwardError, HeadEdits, Meter, Resolver, Tried};
 
 use crate::budget::Budget;
 use crate::choose::load::Slot;
-use crate::choose::{Asked, Chooser};
+use crate::choose::{Asked, Chooser, key};
 
 /// Servers that one request may be sent to after the first, unless the plan says otherwise. More would only share the
 /// trouble.
@@ -25,7 +26,7 @@ pub(crate) struct Pool {
     pub(crate) meter: Arc<Meter>,
     pub(crate) meters: Vec<Arc<Meter>>,
     retries: u32,
-    budget: Budget,
+    budget: Arc<Budget>,
     began: Instant,
 }
 
@@ -44,16 +45,41 @@ pub(crate) struct Around {
     pub(crate) threads: usize,
 }
 
+impl Around {
+    pub(crate) fn of(plan: &Plan, me: &Server, resolver: Resolver, threads: usize) -> Self {
+        Self {
+            source: matches!(plan.place, Place::Up { .. }).then_some(me.address),
+            seed: key::hash(me.name.as_bytes()),
+            alarm: Alarm::default(),
+            resolver,
+            threads,
+        }
+    }
+}
+
 /// All pools of the balancer: its own servers first, if it has any.
 #[derive(Debug)]
 pub(crate) struct Pools(Vec<Pool>);
 
 impl Pools {
-    pub(crate) fn new(planned: &plan::Balancer, around: &Around) -> Self {
+    /// `before`: the pools until now. One of the same name goes on with what it knows.
+    pub(crate) fn new(
+        planned: &plan::Balancer,
+        drained: &[String],
+        around: &Around,
+        before: Option<&Pools>,
+    ) -> Self {
         // Without any pool there is still one, empty, that answers 503.
         let own = Some(&planned.pool).filter(|own| !own.servers.is_empty() || planned.pools.is_empty());
-        let pools = own.into_iter().chain(&planned.pools);
-        Self(pools.map(|planned| Pool::new(planned, around)).collect())
+        let pool = |planned: &plan::Pool| {
+            Pool::new(planned, drained, around, before.and_then(|before| before.get(&planned.name)))
+        };
+        Self(own.into_iter().chain(&planned.pools).map(pool).collect())
+    }
+
+    /// Whether each server of each pool was checked at least once.
+    pub(crate) fn are_known(&self) -> bool {
+        self.0.iter().all(|pool| pool.fleet.is_known())
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&Pool> {
@@ -66,22 +92,34 @@ impl Pools {
 }
 
 impl Pool {
-    fn new(planned: &plan::Pool, around: &Around) -> Self {
-        let fleet = Fleet::new(planned.servers.clone(), planned.check.clone(), around.source)
+    fn new(planned: &plan::Pool, drained: &[String], around: &Around, before: Option<&Pool>) -> Self {
+        let mut fleet = Fleet::new(planned.servers.clone(), planned.check.clone(), around.source)
             .ejecting(planned.eject)
             .starting_slowly(planned.slow_start_ms)
             .alarming(around.alarm.clone())
-            .resolving(around.resolver.clone(), planned.resolve_ms);
-        let meter = Meter::of_pool(&planned.name, around.threads);
+            .resolving(around.resolver.clone(), planned.resolve_ms)
+            .without(drained);
+        if let Some(before) = before {
+            fleet = fleet.following(&before.fleet);
+        }
+        let meter = before.map_or_else(
+            || Meter::of_pool(&planned.name, around.threads),
+            |before| Arc::clone(&before.meter),
+        );
+        let meters = fleet.targets().map(|target| {
+            let old = before.and_then(|before| Some(&before.meters[before.fleet.index_of(target)?]));
+            old.map_or_else(|| Meter::of_server(&target.name, &meter), Arc::clone)
+        });
+        let known = before.map(|before| (&before.chooser, &*before.fleet));
         Self {
             name: planned.name.clone(),
-            chooser: Chooser::new(planned, &fleet, around.seed),
-            meters: fleet.targets().map(|target| Meter::of_server(&target.name, &meter)).collect(),
+            chooser: Chooser::new(planned, &fleet, around.seed, known),
+            meters: meters.collect(),
             meter,
             fleet: Arc::new(fleet),
             retries: planned.retries.unwrap_or(RETRIES),
-            budget: Budget::default(),
-            began: Instant::now(),
+            budget: before.map_or_else(Arc::default, |before| Arc::clone(&before.budget)),
+            began: before.map_or_else(Instant::now, |before| before.began),
         }
     }
 

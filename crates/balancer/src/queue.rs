@@ -1,6 +1,6 @@
 //! Where requests wait while every server has as many as it may: for a short time, in order, and only so many.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -8,8 +8,8 @@ use tokio::sync::Notify;
 /// See the head of this file. Shared by all threads.
 #[derive(Debug)]
 pub struct Queue {
-    length: u32,
-    patience: Duration,
+    length: AtomicU32,
+    patience_ms: AtomicU64,
     waiting: AtomicU32,
     freed: Notify,
 }
@@ -25,7 +25,20 @@ pub enum Turned {
 
 impl Queue {
     pub fn new(length: u32, patience: Duration) -> Self {
-        Self { length, patience, waiting: AtomicU32::new(0), freed: Notify::new() }
+        let queue = Self {
+            length: AtomicU32::new(0),
+            patience_ms: AtomicU64::new(0),
+            waiting: AtomicU32::new(0),
+            freed: Notify::new(),
+        };
+        queue.adjust(length, patience);
+        queue
+    }
+
+    /// Is of this length and patience for those that come from now on.
+    pub fn adjust(&self, length: u32, patience: Duration) {
+        self.length.store(length, Ordering::Relaxed);
+        self.patience_ms.store(patience.as_millis() as u64, Ordering::Relaxed);
     }
 
     /// How many wait.
@@ -53,7 +66,7 @@ impl Queue {
     pub async fn wait<T>(&self, mut attempt: impl FnMut() -> Option<T>) -> Result<T, Turned> {
         let before = self.waiting.fetch_add(1, Ordering::SeqCst);
         let _place = Place(self);
-        if before >= self.length {
+        if before >= self.length.load(Ordering::Relaxed) {
             return Err(Turned::Full);
         }
         let mut is_first = before == 0;
@@ -70,7 +83,8 @@ impl Queue {
                 is_first = true;
             }
         };
-        tokio::time::timeout(self.patience, until_turn).await.map_err(|_| Turned::Late)
+        let patience = Duration::from_millis(self.patience_ms.load(Ordering::Relaxed));
+        tokio::time::timeout(patience, until_turn).await.map_err(|_| Turned::Late)
     }
 }
 

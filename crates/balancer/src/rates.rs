@@ -7,7 +7,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use plan::RateLimit;
@@ -26,7 +26,7 @@ pub struct Rates {
     began: Instant,
     /// With a start of its own in each process: nobody can choose addresses that meet in one set.
     hasher: RandomState,
-    sets: Vec<Mutex<[Client; WAYS]>>,
+    sets: Arc<[Mutex<[Client; WAYS]>]>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -38,13 +38,23 @@ struct Client {
 
 impl Rates {
     pub fn new(limit: &RateLimit, now: Instant) -> Self {
-        let each = Duration::from_millis(limit.per_ms) / limit.requests.max(1);
         Self {
-            each,
-            ahead: each * limit.burst.saturating_sub(1),
+            each: each(limit),
+            ahead: ahead(limit),
             began: now,
             hasher: RandomState::new(),
             sets: (0..SETS).map(|_| Mutex::default()).collect(),
+        }
+    }
+
+    /// Another limit for the same clients: what they have taken stays taken.
+    pub fn changed(&self, limit: &RateLimit) -> Self {
+        Self {
+            each: each(limit),
+            ahead: ahead(limit),
+            hasher: self.hasher.clone(),
+            sets: Arc::clone(&self.sets),
+            ..*self
         }
     }
 
@@ -69,6 +79,14 @@ impl Rates {
             }
         }
     }
+}
+
+fn each(limit: &RateLimit) -> Duration {
+    Duration::from_millis(limit.per_ms) / limit.requests.max(1)
+}
+
+fn ahead(limit: &RateLimit) -> Duration {
+    each(limit) * limit.burst.saturating_sub(1)
 }
 
 fn number(client: IpAddr) -> u128 {

@@ -34,13 +34,19 @@ fn part(name: &str, fleet: &Fleet) -> String {
         "" => "servers".to_owned(),
         name => format!("servers of {name}"),
     };
-    let down: Vec<_> = (0..fleet.len())
-        .filter(|index| !fleet.is_up(*index) && (is_here(index) || room == 0))
-        .map(|index| fleet.target(index).name.as_str())
-        .collect();
-    match (up, down.len()) {
-        (0, _) => format!("none of {all} {kind} is up"),
-        (_, 0) => format!("{up} of {all} {kind} up"),
-        _ => format!("{up} of {all} {kind} up, down: {}", down.join(", ")),
+    let mut text = match up {
+        0 => format!("none of {all} {kind} is up"),
+        _ => format!("{up} of {all} {kind} up"),
+    };
+    let out = |index: &usize| !fleet.is_up(*index) && (is_here(index) || room == 0);
+    let named = |is_drained: bool| {
+        let some = (0..fleet.len()).filter(out).filter(|index| fleet.is_drained(*index) == is_drained);
+        some.map(|index| fleet.target(index).name.as_str()).collect::<Vec<_>>().join(", ")
+    };
+    for (state, names) in [("drained", named(true)), ("down", named(false))] {
+        if !names.is_empty() && (up > 0 || state == "drained") {
+            text += &format!(", {state}: {names}");
+        }
     }
+    text
 }

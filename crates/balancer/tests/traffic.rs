@@ -11,6 +11,8 @@ mod faults;
 mod health;
 #[path = "traffic/names.rs"]
 mod names;
+#[path = "traffic/reload.rs"]
+mod reload;
 #[path = "traffic/resilience.rs"]
 mod resilience;
 #[path = "traffic/routing.rs"]

@@ -102,6 +102,7 @@ mod tests {
             web: None,
             app: None,
             database: None,
+            drained: Vec::new(),
             not_served: Vec::new(),
         };
         let expect = "# Written by dolmen from the plan; changes here are lost.\n\

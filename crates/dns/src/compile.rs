@@ -113,7 +113,7 @@ impl Draft {
 
     /// The site's name answers with the addresses of the balancers' machines.
     fn add_site(&mut self, plan: &Plan, dns: &Dns, site: &[u8]) {
-        for address in addresses(plan, Role::Balancer) {
+        for address in balancers(plan) {
             self.add_address(site, dns.ttl_s, address);
         }
     }
@@ -285,8 +285,16 @@ fn record(kind: u16, ttl: u32, data: &[u8]) -> Box<[u8]> {
     bytes.into_boxed_slice()
 }
 
-fn addresses(plan: &Plan, role: Role) -> Vec<IpAddr> {
-    plan.role(role).flat_map(|server| machine_addresses(plan, &server.machine)).collect()
+/// Without those that were ordered out of rotation, unless that is all of them: no address would be no site.
+fn balancers(plan: &Plan) -> Vec<IpAddr> {
+    let at = |with_drained: bool| {
+        let named = plan
+            .role(Role::Balancer)
+            .filter(move |server| with_drained || !plan.drained.contains(&server.name));
+        named.flat_map(|server| machine_addresses(plan, &server.machine)).collect::<Vec<_>>()
+    };
+    let serving = at(false);
+    if serving.is_empty() { at(true) } else { serving }
 }
 
 /// What the world sees of a machine.

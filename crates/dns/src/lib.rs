@@ -28,7 +28,8 @@ use std::time::Duration;
 use std::{io, thread};
 
 use link::report::State;
-use link::{Line, Start};
+use link::{Given, Line, Start};
+use plan::Plan;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -61,22 +62,24 @@ pub enum Error {
 /// Answers until the agent says stop.
 pub fn run(mut start: Start) -> Result<(), Error> {
     let zone = Arc::new(Snapshot::compile(&start.plan)?);
-    let name = start.plan.dns.as_ref().map(|dns| dns.zone.clone()).unwrap_or_default();
-    let (_publish, snapshots) = watch::channel(zone);
+    let (publish, snapshots) = watch::channel(zone);
     let sockets = start.sockets.udp("dns");
     let address = sockets.first().ok_or(Error::NoSocket)?.local_addr()?;
-    let mut server = Server { snapshots, threads: Vec::new(), counts: Vec::new(), stop: Arc::default() };
+    let mut server =
+        Server { publish, snapshots, address, threads: Vec::new(), counts: Vec::new(), stop: Arc::default() };
     for socket in sockets {
         server.spawn(socket)?;
     }
     let listeners = start.sockets.tcp("dns-tcp");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
-    start.line.report(State::Healthy, format!("answering for {name} on {address}"));
+    server.say(&start.plan, &start.line);
     runtime.block_on(server.serve(listeners, &start.line))
 }
 
 struct Server {
+    publish: watch::Sender<Arc<Snapshot>>,
     snapshots: watch::Receiver<Arc<Snapshot>>,
+    address: SocketAddr,
     threads: Vec<(SocketAddr, JoinHandle<io::Result<()>>)>,
     counts: Vec<Arc<Counts>>,
     stop: Arc<AtomicBool>,
@@ -122,9 +125,11 @@ impl Server {
             connections.spawn(tcp::serve(listener, shared));
         }
         let mut tick = tokio::time::interval(TICK);
+        let mut plans = line.plans();
         let within = loop {
             tokio::select! {
                 within = line.stopped() => break within,
+                given = plans.next() => self.take_on(&given, line),
                 _ = tick.tick() => self.look(line)?,
             }
         };
@@ -137,6 +142,23 @@ impl Server {
         }
         line.count(count::total(&self.counts));
         self.threads.drain(..).try_for_each(ended)
+    }
+
+    fn say(&self, plan: &Plan, line: &Line) {
+        let zone = plan.dns.as_ref().map(|dns| dns.zone.as_str()).unwrap_or_default();
+        line.report(State::Healthy, format!("answering for {zone} on {}", self.address));
+    }
+
+    /// Answers from the new zone; one that cannot be served leaves the old one in force.
+    fn take_on(&self, given: &Given, line: &Line) {
+        match Snapshot::compile(&given.plan) {
+            Ok(zone) => {
+                self.publish.send_replace(Arc::new(zone));
+                self.say(&given.plan, line);
+                line.took(given, "answers from the new zone");
+            }
+            Err(mistakes) => line.refused(given, mistakes),
+        }
     }
 
     /// Publishes the counters; an error when a thread is gone, for then its socket is answered by nobody.

@@ -10,6 +10,7 @@ pub mod life;
 mod logs;
 pub mod peers;
 pub mod record;
+mod reload;
 mod servant;
 pub mod spawn;
 
@@ -59,6 +60,7 @@ pub enum Order {
     Kill { server: String },
     Start { server: String },
     Stop { servers: Vec<String>, within_ms: u64 },
+    Reload { generation: u64 },
     End,
 }
 
@@ -102,6 +104,8 @@ pub fn run(state: &State, machine: &str) -> Result<(), AgentError> {
 struct Agent {
     machine: plan::Machine,
     plan: Arc<Plan>,
+    /// The same for those who answer for this agent.
+    plans: watch::Sender<Arc<Plan>>,
     servants: BTreeMap<String, Servant>,
     /// The names in the order of a request, in which servers are started.
     order: Vec<String>,
@@ -119,6 +123,7 @@ struct Agent {
     /// Set when the agent is to end after its servers.
     ending: bool,
     started: Instant,
+    looked: reload::Looked,
 }
 
 impl Agent {
@@ -127,7 +132,8 @@ impl Agent {
         name: &str,
         folder: &MachineFolder,
     ) -> Result<(Self, mpsc::Receiver<Happening>), AgentError> {
-        let plan = Arc::new(state.plan()?);
+        let in_force = state.in_force()?;
+        let plan = Arc::new(in_force.plan.clone());
         let machine = plan.machine(name).cloned().ok_or_else(|| AgentError::NoSuchMachine(name.into()))?;
         let (sender, happenings) = mpsc::channel(QUEUE);
         let identity = Identity::open(folder.path())?;
@@ -148,8 +154,9 @@ impl Agent {
             because: "its agent answers".into(),
             servers: Vec::new(),
         });
+        let (plans, newest) = watch::channel(Arc::clone(&plan));
         let sources = door::Sources {
-            plan: Arc::clone(&plan),
+            plan: newest,
             machine: name.to_owned(),
             logs: folder.logs(),
             mine,
@@ -165,9 +172,10 @@ impl Agent {
         let agent = Self {
             servants: servants.collect(),
             order: plan.on(name).map(|server| server.name.clone()).collect(),
-            around: Surroundings::new(state, folder, Arc::clone(&plan), sender),
+            around: Surroundings::new(state, folder, in_force, sender),
             machine,
             plan,
+            plans,
             record,
             peers,
             report,
@@ -177,6 +185,7 @@ impl Agent {
             readers: Arc::default(),
             ending: false,
             started: Instant::now(),
+            looked: reload::Looked::default(),
         };
         Ok((agent, happenings))
     }
@@ -218,6 +227,7 @@ impl Agent {
 
     async fn run(&mut self, mut happenings: mpsc::Receiver<Happening>) {
         loop {
+            self.look_for_changes();
             self.time();
             self.record.catch_up();
             self.publish();
@@ -305,11 +315,15 @@ impl Agent {
     }
 
     fn order(&mut self, now_ms: u64, order: Order, reply: oneshot::Sender<Answer>) -> bool {
+        if let Order::Reload { generation } = order {
+            answer(reply, self.reload(generation));
+            return false;
+        }
         let (names, event, killed) = match order {
             Order::Kill { server } => (vec![server], life::Event::Kill, Some(true)),
             Order::Start { server } => (vec![server], life::Event::Start, Some(false)),
             Order::Stop { servers, within_ms } => (servers, life::Event::Stop { within_ms }, None),
-            Order::End => {
+            Order::Reload { .. } | Order::End => {
                 // The one who asks has stopped the servers before; what is left has no time.
                 self.ending = true;
                 (self.order.clone(), life::Event::Stop { within_ms: 0 }, None)
@@ -355,8 +369,12 @@ impl Agent {
     /// Says how this machine is, to whoever watches, and how the site is, to the servers that need it.
     fn publish(&mut self) {
         let now_ms = self.now_ms();
-        let servers: Vec<_> =
-            self.order.iter().filter_map(|name| self.servants.get(name)).map(|s| s.report(now_ms)).collect();
+        let servers: Vec<_> = self
+            .order
+            .iter()
+            .filter_map(|name| self.servants.get(name))
+            .map(|s| s.report(now_ms, &self.plan))
+            .collect();
         self.report.send_if_modified(|report| {
             let changed = report.servers != servers;
             report.servers = servers;

@@ -4,8 +4,9 @@
 //! .dolmen/                      beside the site file; for root a link to /var/lib/dolmen/SITE
 //!   lock                        held by `up`
 //!   stop                        there while `dolmen stop` ends the site
-//!   site.json                   format, whose state this is, block, application files in force
-//!   plan.json                   the plan in force
+//!   reload                      held by `reload`, `drain` and `ready`
+//!   site.json                   format, whose state this is, block
+//!   plan.json                   what is in force: the plan, and the release of the application files
 //!   secrets.json                generated passwords; the owner's alone
 //!   authority/  operator/       the internal authority, and the identity that commands show
 //!   releases/                   copies of the application files, when servers run under other accounts
@@ -21,12 +22,12 @@ mod secret_store;
 pub use account::Account;
 pub use folder::MachineFolder;
 pub use home::{Home, OpenError};
-pub use release::beside_binary;
+pub use release::{Release, beside_binary};
 pub use secret_store::variables as secret_variables;
 
 use std::fs::{File, Permissions};
 use std::io;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use link::Secrets;
@@ -68,11 +69,24 @@ pub struct About {
     pub home: PathBuf,
     /// N of the addresses 127.0.N.1, …
     pub block: u8,
-    /// Where the application files in force are, and the programs beside the dolmen binary.
-    pub files: PathBuf,
-    pub programs: PathBuf,
-    /// The number of the release, when the files are a copy.
-    pub release: Option<u32>,
+}
+
+/// `plan.json`: all that servers work by, in one file, so that whoever is killed at whatever moment finds a plan
+/// together with the files that it is for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InForce {
+    #[serde(flatten)]
+    pub plan: Plan,
+    /// Absent in the files of earlier versions, which then look changed.
+    #[serde(default)]
+    pub release: Release,
+}
+
+impl InForce {
+    /// Whether servers would do the same by both.
+    pub fn is_same_as(&self, other: &InForce) -> bool {
+        self.release == other.release && plan::same_meaning(&self.plan, &other.plan)
+    }
 }
 
 /// An open state folder.
@@ -101,14 +115,35 @@ impl State {
     }
 
     pub fn plan(&self) -> Result<Plan, StateError> {
-        let path = self.root.join("plan.json");
-        let plan: Option<Plan> = disk::read_json(&path).map_err(|error| StateError::File { path, error })?;
-        let plan = plan.ok_or(StateError::NoPlan)?;
-        if plan.format == plan::FORMAT { Ok(plan) } else { Err(StateError::PlanFormat(plan.format)) }
+        Ok(self.in_force()?.plan)
     }
 
-    pub fn set_plan(&self, plan: &Plan) -> Result<(), StateError> {
-        Ok(disk::replace_json(&self.root.join("plan.json"), plan, Access::Everyone)?)
+    pub fn in_force(&self) -> Result<InForce, StateError> {
+        let path = self.root.join("plan.json");
+        let found: Option<InForce> =
+            disk::read_json(&path).map_err(|error| StateError::File { path, error })?;
+        let found = found.ok_or(StateError::NoPlan)?;
+        if found.plan.format == plan::FORMAT {
+            Ok(found)
+        } else {
+            Err(StateError::PlanFormat(found.plan.format))
+        }
+    }
+
+    /// From now on this is what agents and servers go by when they start; those that run are to be told.
+    pub fn put_in_force(&self, new: &InForce) -> Result<(), StateError> {
+        Ok(disk::replace_json(&self.root.join("plan.json"), new, Access::Everyone)?)
+    }
+
+    /// When `plan.json` was replaced: another value than before says that it was.
+    pub fn stamp(&self) -> io::Result<(u64, i64, i64)> {
+        let meta = std::fs::metadata(self.root.join("plan.json"))?;
+        Ok((meta.ino(), meta.mtime(), meta.mtime_nsec()))
+    }
+
+    /// None while another command changes what is in force.
+    pub fn lock_changes(&self) -> io::Result<Option<Lock>> {
+        Lock::take(&self.root.join("reload"))
     }
 
     /// While this file is there, `up` starts no agent, and ends when none is left.
@@ -118,15 +153,6 @@ impl State {
 
     pub fn machine(&self, name: &str) -> MachineFolder {
         MachineFolder::new(self.root.join("machines").join(name))
-    }
-
-    /// The application files in force.
-    pub fn files(&self) -> PathBuf {
-        self.about.files.clone()
-    }
-
-    pub fn programs(&self) -> PathBuf {
-        self.about.programs.clone()
     }
 
     /// The identity that commands show to agents.
@@ -151,20 +177,19 @@ impl State {
     }
 
     /// Makes everything that the plan's servers need before they start: accounts, the application files
-    /// within their reach, secrets, certificates, folders. What is there is kept.
-    pub fn prepare(&mut self, plan: &Plan) -> Result<(), StateError> {
-        if account::is_root() {
+    /// within their reach, secrets, certificates, folders. What is there is kept. `old`: what is in force.
+    /// `runs`: whether that runs now, with values that whoever calls this need not have.
+    pub fn prepare(&self, plan: &Plan, old: Option<&InForce>, runs: bool) -> Result<Release, StateError> {
+        let release = if account::is_root() {
             account::make_all()?;
-            let release = release::make(&self.root, &self.about, plan)?;
-            (self.about.files, self.about.programs) = (release.files, release.programs);
-            self.about.release = Some(release.number);
+            release::make(&self.root, &self.about.home, plan, old.map(|old| &old.release))?
         } else {
-            self.about.files = self.about.home.clone();
-            self.about.programs = release::beside_binary()?;
-            self.about.release = None;
-        }
+            let programs = release::beside_binary()?;
+            Release { number: None, files: self.about.home.clone(), programs }
+        };
         self.write_about()?;
-        secret_store::make(&self.root, &self.about.home, plan)?;
+        let running = old.filter(|_| runs).map(|old| &old.plan);
+        secret_store::make(&self.root, &self.about.home, plan, running)?;
         let authority = link::api::Authority::open(&folder::private(&self.root.join("authority"))?)?;
         authority.issue(link::api::OPERATOR, &folder::private(&self.operator())?)?;
         for machine in &plan.machines {
@@ -172,7 +197,7 @@ impl State {
             folder.make()?;
             authority.issue(&machine.name, folder.path())?;
         }
-        Ok(())
+        Ok(release)
     }
 
     pub fn write_about(&self) -> Result<(), StateError> {

@@ -1,12 +1,16 @@
 //! The commands, one file each, and what they share.
 
 mod agent;
+mod change;
 mod check;
 mod doctor;
+mod drain;
 mod init;
 mod kill;
 mod logs;
 mod plan;
+mod ready;
+mod reload;
 mod server;
 mod start;
 mod status;
@@ -46,6 +50,12 @@ enum Verb {
     Plan(plan::PlanVerb),
     /// Run the whole site on this computer until Ctrl-C
     Up(up::Up),
+    /// Apply the changed site file while the site runs; no request and no connection is lost
+    Reload(reload::Reload),
+    /// Take a server out of rotation; it finishes what it has begun, and stays out until `ready`
+    Drain(drain::Drain),
+    /// Put a drained server back into rotation
+    Ready(ready::Ready),
     /// Is everything fine, and if not, why
     Status(status::Status),
     /// Print the servers' logs, merged
@@ -74,6 +84,9 @@ impl Arguments {
             Verb::Check(verb) => verb.run(&file),
             Verb::Plan(verb) => verb.run(&home(&file)?),
             Verb::Up(verb) => verb.run(&home(&file)?),
+            Verb::Reload(verb) => verb.run(&home(&file)?),
+            Verb::Drain(verb) => verb.run(&home(&file)?),
+            Verb::Ready(verb) => verb.run(&home(&file)?),
             Verb::Status(verb) => verb.run(&home(&file)?),
             Verb::Logs(verb) => verb.run(&home(&file)?),
             Verb::Kill(verb) => verb.run(&home(&file)?),

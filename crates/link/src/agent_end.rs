@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use crate::frame::{self, FrameError};
-pub use crate::line::{Down, Up, VERSION, Welcome};
+pub use crate::line::{Down, Given, Taken, Up, VERSION, Welcome};
 
 /// How long a server may take to say who it is.
 const HELLO: Duration = Duration::from_secs(5);

@@ -43,6 +43,9 @@ pub enum Ask {
     Start { server: String },
     /// Operator only: ends the named servers in an orderly way, answers when they have ended.
     Stop { servers: Vec<String>, within_ms: u64 },
+    /// Operator only: carries out the plan in the state folder, which is of this generation or a later one.
+    /// Answered when the servers have been told; the machine's report says how far each of them is.
+    Reload { generation: u64 },
     /// Operator only: ends the agent itself, after its servers.
     End,
 }

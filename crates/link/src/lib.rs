@@ -22,6 +22,6 @@ mod secrets;
 pub mod short_path;
 mod start;
 
-pub use line::{Line, Order};
+pub use line::{Given, Line, Order, Plans, Taken};
 pub use secrets::{Secret, Secrets};
 pub use start::{Sockets, Start, StartError};

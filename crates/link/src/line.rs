@@ -40,6 +40,18 @@ pub enum Up {
     Report(Report),
     Counters(BTreeMap<String, u64>),
     Traffic(Vec<PoolTraffic>),
+    /// What was done about the plan of this generation.
+    Took(Taken),
+}
+
+/// What a server did about a later plan.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Taken {
+    pub generation: u64,
+    /// In words.
+    pub did: String,
+    /// Whether it could not, and goes on as before.
+    pub refused: bool,
 }
 
 /// From agent to server.
@@ -53,6 +65,12 @@ pub enum Down {
     /// The answer to the first report that says the server can serve: its sockets take connections now.
     Admit,
     Site(SiteReport),
+    /// A plan of a later generation, to be carried out without the loss of a request.
+    Plan(Box<Given>),
+    /// A successor serves on the same sockets.
+    Retire {
+        within_ms: u64,
+    },
     Stop {
         within_ms: u64,
     },
@@ -60,24 +78,51 @@ pub enum Down {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Welcome {
-    pub plan: Plan,
     pub server: String,
     pub folder: PathBuf,
-    pub files: PathBuf,
-    pub programs: PathBuf,
-    pub secrets: Secrets,
+    pub given: Given,
+    /// Whether this process takes over from one that still serves.
+    #[serde(default)]
+    pub succeeds: bool,
     /// The names of the descriptors beside this frame, in their order.
     pub holds: Vec<String>,
+}
+
+/// What a server works by, all of which a reload may replace.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Given {
+    pub plan: Plan,
+    /// The application files of the release in force.
+    pub files: PathBuf,
+    /// Where programs beside the dolmen binary are sought.
+    pub programs: PathBuf,
+    pub secrets: Secrets,
 }
 
 /// What the agent wants of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     Serve,
+    /// A successor serves on the same sockets: take nothing new, let what was begun come to its own end, at most
+    /// within this time, then end.
+    Retire {
+        within: Duration,
+    },
     /// Take nothing new, finish what is under way within this time, then end.
     Stop {
         within: Duration,
     },
+}
+
+impl Order {
+    /// Why a server that follows this order is draining.
+    pub fn sentence(&self) -> String {
+        match self {
+            Order::Serve => "serving".to_owned(),
+            Order::Retire { .. } => "a successor serves; finishing what was begun".to_owned(),
+            Order::Stop { within } => format!("finishing requests within {} s", within.as_secs()),
+        }
+    }
 }
 
 /// The way to the agent. Clones share one connection.
@@ -87,6 +132,7 @@ pub struct Line {
     orders: watch::Receiver<Order>,
     admitted: watch::Receiver<bool>,
     site: watch::Receiver<Arc<SiteReport>>,
+    plans: watch::Receiver<Option<Arc<Given>>>,
 }
 
 /// Where the reader thread puts what comes down.
@@ -96,9 +142,26 @@ struct Downward {
     site: watch::Sender<Arc<SiteReport>>,
 }
 
+/// The plans that come after the one of the start.
+#[derive(Debug)]
+pub struct Plans(watch::Receiver<Option<Arc<Given>>>);
+
+impl Plans {
+    /// The newest that was not seen yet. Older ones that nobody looked at are skipped.
+    pub async fn next(&mut self) -> Arc<Given> {
+        while self.0.changed().await.is_ok() {
+            if let Some(given) = &*self.0.borrow_and_update() {
+                return Arc::clone(given);
+            }
+        }
+        std::future::pending().await
+    }
+}
+
 #[derive(Debug)]
 struct Shared {
     server: String,
+    plans: watch::Sender<Option<Arc<Given>>>,
     upward: Mutex<Upward>,
 }
 
@@ -109,6 +172,7 @@ struct Upward {
     last: Report,
     counters: BTreeMap<String, u64>,
     traffic: Vec<PoolTraffic>,
+    took: Option<Taken>,
 }
 
 impl Line {
@@ -145,6 +209,34 @@ impl Line {
         }
     }
 
+    /// The plans that come after the one of the start. A server that asks for them must say of each that it
+    /// [took](Line::took) it.
+    pub fn plans(&self) -> Plans {
+        Plans(self.plans.clone())
+    }
+
+    /// Says that this plan is carried out from now on, and what was done about it.
+    pub fn took(&self, given: &Given, did: impl Into<String>) {
+        let generation = given.plan.generation;
+        self.shared.took(Taken { generation, did: did.into(), refused: false });
+    }
+
+    /// Says that this plan cannot be carried out, and why; all stays as it was.
+    pub fn refused(&self, given: &Given, because: impl std::fmt::Display) {
+        let did = format!("goes on as before: {because}");
+        self.shared.took(Taken { generation: given.plan.generation, did, refused: true });
+    }
+
+    /// Hands a later plan to the server: for tests without an agent.
+    pub fn give(&self, given: Given) {
+        self.shared.plans.send_replace(Some(Arc::new(given)));
+    }
+
+    /// The generation of the last plan that the server said it took: for tests.
+    pub fn last_taken(&self) -> Option<u64> {
+        self.shared.upward().took.as_ref().map(|taken| taken.generation)
+    }
+
     /// Changes to [`Order::Stop`] once, when the server is to end.
     pub fn orders(&self) -> watch::Receiver<Order> {
         self.orders.clone()
@@ -152,14 +244,32 @@ impl Line {
 
     /// Waits until the server is to end, and says within what time.
     pub async fn stopped(&self) -> Duration {
+        match self.left().await {
+            Order::Stop { within } | Order::Retire { within } => within,
+            Order::Serve => Duration::ZERO,
+        }
+    }
+
+    /// Waits until the server is to end, and says how.
+    pub async fn left(&self) -> Order {
+        self.ordered(|order| *order != Order::Serve).await
+    }
+
+    /// Waits until the server is to stop, also when it retires already, and says within what time.
+    pub async fn hurried(&self) -> Duration {
+        match self.ordered(|order| matches!(order, Order::Stop { .. })).await {
+            Order::Stop { within } => within,
+            Order::Serve | Order::Retire { .. } => Duration::ZERO,
+        }
+    }
+
+    async fn ordered(&self, wanted: impl FnMut(&Order) -> bool) -> Order {
         let mut orders = self.orders.clone();
-        loop {
-            if let Order::Stop { within } = *orders.borrow_and_update() {
-                return within;
-            }
-            if orders.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
+        // Copied at once: the guard must not live while we wait.
+        let order = orders.wait_for(wanted).await.map(|order| *order);
+        match order {
+            Ok(order) => order,
+            Err(_) => std::future::pending().await,
         }
     }
 
@@ -233,10 +343,20 @@ impl Shared {
             database: None,
             takes_connections: false,
         };
-        Self {
-            server,
-            upward: Mutex::new(Upward { stream, last, counters: BTreeMap::new(), traffic: Vec::new() }),
+        let upward =
+            Mutex::new(Upward { stream, last, counters: BTreeMap::new(), traffic: Vec::new(), took: None });
+        Self { server, plans: watch::Sender::new(None), upward }
+    }
+
+    fn took(&self, taken: Taken) {
+        let mut upward = self.upward();
+        if taken.refused {
+            tracing::error!("generation {}: {}", taken.generation, taken.did);
+        } else {
+            tracing::info!("generation {}: {}", taken.generation, taken.did);
         }
+        upward.send(&Up::Took(taken.clone()));
+        upward.took = Some(taken);
     }
 
     fn upward(&self) -> MutexGuard<'_, Upward> {
@@ -259,6 +379,8 @@ impl Upward {
 pub(crate) struct Keeper {
     pub(crate) server: String,
     pub(crate) socket: PathBuf,
+    /// Whether this server carries out later plans by itself. One that does not has nothing to do about them.
+    pub(crate) adapts: bool,
     /// Duplicates of all that the agent handed over, to give to its successor.
     pub(crate) holds: Vec<(String, OwnedFd)>,
 }
@@ -267,7 +389,8 @@ fn connect(shared: Arc<Shared>) -> (Line, Downward) {
     let (order_sender, orders) = watch::channel(Order::Serve);
     let (admitted_sender, admitted) = watch::channel(false);
     let (site_sender, site) = watch::channel(Arc::new(SiteReport::default()));
-    let line = Line { shared, orders, admitted, site };
+    let plans = shared.plans.subscribe();
+    let line = Line { shared, orders, admitted, site, plans };
     (line, Downward { orders: order_sender, admitted: admitted_sender, site: site_sender })
 }
 
@@ -278,7 +401,7 @@ pub(crate) fn keep(keeper: Keeper, stream: UnixStream) -> std::io::Result<Line> 
     std::thread::Builder::new().name("link".into()).stack_size(256 * 1024).spawn(move || {
         let mut stream = stream;
         loop {
-            listen(&stream, &downward);
+            listen(&stream, &downward, &shared, keeper.adapts);
             shared.upward().stream = None;
             stream = reconnect(&keeper, &shared);
         }
@@ -287,11 +410,27 @@ pub(crate) fn keep(keeper: Keeper, stream: UnixStream) -> std::io::Result<Line> 
 }
 
 /// Reads orders until the connection ends.
-fn listen(stream: &UnixStream, downward: &Downward) {
+fn listen(stream: &UnixStream, downward: &Downward, shared: &Shared, adapts: bool) {
     loop {
         match frame::receive::<Down>(stream) {
             Ok((Down::Site(report), _)) => {
                 downward.site.send_replace(Arc::new(report));
+            }
+            Ok((Down::Plan(given), _)) if adapts => {
+                shared.plans.send_replace(Some(Arc::new(*given)));
+            }
+            Ok((Down::Plan(given), _)) => {
+                let did = "nothing in it is for this server".to_owned();
+                shared.took(Taken { generation: given.plan.generation, did, refused: false });
+            }
+            Ok((Down::Retire { within_ms }, _)) => {
+                downward.orders.send_if_modified(|order| {
+                    let serves = *order == Order::Serve;
+                    if serves {
+                        *order = Order::Retire { within: Duration::from_millis(within_ms) };
+                    }
+                    serves
+                });
             }
             Ok((Down::Stop { within_ms }, _)) => {
                 downward.orders.send_replace(Order::Stop { within: Duration::from_millis(within_ms) });
@@ -322,6 +461,9 @@ fn reconnect(keeper: &Keeper, shared: &Shared) -> UnixStream {
                 upward.send(&Up::Report(last));
                 upward.send(&Up::Counters(counters));
                 upward.send(&Up::Traffic(traffic));
+                if let Some(taken) = upward.took.clone() {
+                    upward.send(&Up::Took(taken));
+                }
                 tracing::info!("{} is connected to a new agent", shared.server);
                 return stream;
             }

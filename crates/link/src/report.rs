@@ -90,6 +90,15 @@ pub struct ServerReport {
     pub pid: Option<u32>,
     pub state: State,
     pub because: String,
+    /// The generation of the plan that it carries out.
+    #[serde(default)]
+    pub generation: u64,
+    /// What it did last to carry out a later plan; empty before that.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub did: String,
+    /// Whether it could not, and goes on as before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub refused: bool,
     /// URLs: `http://127.0.1.1:8080`, `dns://…`, `postgres://…`.
     pub listen: Vec<String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

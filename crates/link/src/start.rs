@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use plan::{Plan, Server};
+use plan::{Plan, Role, Server};
 
 use crate::board::Board;
 use crate::line::{self, Down, Keeper, Line, Up, VERSION, Welcome};
@@ -27,6 +27,8 @@ pub struct Start {
     /// The ready workers of the app server on this machine, for that server and for the web server.
     pub board: Option<Board>,
     pub secrets: Secrets,
+    /// Whether this process takes over from one that still serves, and that goes on with what it began.
+    pub succeeds: bool,
     pub line: Line,
 }
 
@@ -73,13 +75,17 @@ impl Start {
         let (down, descriptors) = frame::receive::<Down>(&stream).map_err(agent)?;
         let Down::Welcome(welcome) = down else { return Err(StartError::NoWelcome) };
         let holds: Vec<_> = welcome.holds.iter().cloned().zip(descriptors).collect();
-        let keeper =
-            Keeper { server: server.to_owned(), socket: socket.to_owned(), holds: duplicate(&holds)? };
+        let keeper = Keeper {
+            server: server.to_owned(),
+            socket: socket.to_owned(),
+            adapts: welcome.given.plan.server(server).is_some_and(|me| adapts(me.role)),
+            holds: duplicate(&holds)?,
+        };
         Self::from_welcome(*welcome, holds, line::keep(keeper, stream)?)
     }
 
     fn from_welcome(welcome: Welcome, holds: Vec<(String, OwnedFd)>, line: Line) -> Result<Self, StartError> {
-        let me = welcome.plan.server(&welcome.server).cloned();
+        let me = welcome.given.plan.server(&welcome.server).cloned();
         let me = me.ok_or(StartError::NotInPlan(welcome.server))?;
         let mut sockets = Sockets::default();
         let mut board = None;
@@ -92,16 +98,23 @@ impl Start {
         }
         Ok(Self {
             me,
-            plan: Arc::new(welcome.plan),
+            plan: Arc::new(welcome.given.plan),
             folder: welcome.folder,
-            files: welcome.files,
-            programs: welcome.programs,
+            files: welcome.given.files,
+            programs: welcome.given.programs,
             sockets,
             board,
-            secrets: welcome.secrets,
+            secrets: welcome.given.secrets,
+            succeeds: welcome.succeeds,
             line,
         })
     }
+}
+
+/// Whether servers of this role carry out a later plan by themselves. What the others work by is not changed while
+/// they run.
+fn adapts(role: Role) -> bool {
+    matches!(role, Role::Dns | Role::Balancer | Role::Web | Role::App)
 }
 
 fn duplicate(holds: &[(String, OwnedFd)]) -> std::io::Result<Vec<(String, OwnedFd)>> {

@@ -27,6 +27,10 @@ pub fn difference(old: Option<&Plan>, new: &Plan) -> Vec<String> {
     sentences.extend(parts(old, new));
     say(&mut sentences, "the site has another domain", old.domain != new.domain && old.site == new.site);
     say(&mut sentences, "the site runs on another ground", old.place != new.place);
+    let drained = new.drained.iter().filter(|name| !old.drained.contains(name));
+    sentences.extend(drained.map(|name| format!("{name} leaves the rotation")));
+    let ready = old.drained.iter().filter(|name| !new.drained.contains(name));
+    sentences.extend(ready.map(|name| format!("{name} is in rotation again")));
     let unserved = new.not_served.iter().filter(|sentence| !old.not_served.contains(sentence));
     sentences.extend(unserved.cloned());
     let gone = old.not_served.iter().filter(|sentence| !new.not_served.contains(sentence));
@@ -40,7 +44,7 @@ fn started(server: &Server, plan: &Plan) -> String {
     format!("{} starts on {machine}, at {}", server.name, listens.join(" and "))
 }
 
-fn machines(old: &Plan, new: &Plan) -> Vec<String> {
+pub(crate) fn machines(old: &Plan, new: &Plan) -> Vec<String> {
     let gone = old.machines.iter().filter(|machine| new.machine(&machine.name).is_none());
     let mut sentences: Vec<String> =
         gone.map(|machine| format!("the machine {} leaves", machine.name)).collect();
@@ -63,7 +67,7 @@ fn changed_machine(old: Option<&Machine>, new: &Machine) -> Option<String> {
     }
 }
 
-fn servers(old: &Plan, new: &Plan) -> Vec<String> {
+pub(crate) fn servers(old: &Plan, new: &Plan) -> Vec<String> {
     let gone = old.servers.iter().filter(|server| new.server(&server.name).is_none());
     let mut sentences: Vec<String> =
         gone.map(|server| format!("{} on {} ends", server.name, server.machine)).collect();
@@ -169,7 +173,7 @@ fn app(old: &App, new: &App) -> Vec<String> {
     sentences
 }
 
-fn database(old: &Database, new: &Database) -> Vec<String> {
+pub(crate) fn database(old: &Database, new: &Database) -> Vec<String> {
     let mut sentences = Vec::new();
     match (&old.url, &new.url) {
         (None, Some(_)) => sentences.push("the database is run by somebody else from then on".to_owned()),

@@ -33,11 +33,13 @@ pub mod command;
 mod describe;
 mod difference;
 mod init;
+mod live;
 
 pub use describe::describe;
 pub use difference::{difference, same_meaning};
 pub use ground::{Disk, Files, Ground, NoFiles};
 pub use init::{Folder, init};
+pub use live::{is_drainable, obstacles, why_not_drain};
 pub use meant::*;
 pub use mistake::{Mistake, Mistakes, render};
 pub use site::Site;

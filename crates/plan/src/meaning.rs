@@ -30,6 +30,7 @@ pub(crate) fn mean(typed: &Typed, ground: &Ground<'_>, notes: &Notes) -> Plan {
         web: force.web.then(|| mean_web(typed, &servers, !force.balancer, ground, notes)),
         app,
         database: force.database.then(|| mean_database(typed, placement.of(Role::Database).len(), notes)),
+        drained: Vec::new(),
         not_served: not_served(typed),
         machines,
         servers,

@@ -44,6 +44,10 @@ pub struct Plan {
     pub web: Option<Web>,
     pub app: Option<App>,
     pub database: Option<Database>,
+    /// The servers that `dolmen drain` took out of rotation. They are no part of the site file: a plan goes on with
+    /// those of the one before it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drained: Vec<String>,
     /// One sentence for each part that is written and checked but not yet served by this version.
     pub not_served: Vec<String>,
 }
@@ -166,7 +170,7 @@ pub struct Target {
 }
 
 /// How long each step of a request may take.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timeouts {
     /// From the first byte of a request until its head is complete.
     pub header_ms: u64,

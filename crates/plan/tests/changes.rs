@@ -71,3 +71,36 @@ fn another_command_and_more_workers() {
         ],
     );
 }
+
+#[test]
+fn what_a_running_site_can_follow() {
+    let obstacles = |from: &str, to: &str| plan::obstacles(&plan(SITE), &plan(&SITE.replacen(from, to, 1)));
+    let live = ["command = \"shop -v\"\nworkers = 4", "command = \"shop\"\nhealth = \"/up\""];
+    for to in live {
+        assert_eq!(obstacles("command = \"shop\"", to), [""; 0]);
+    }
+    assert_eq!(
+        obstacles("10.0.0.2\"", "10.0.0.2\"\ngamma = \"10.0.0.3\""),
+        ["the machine gamma joins, at 127.0.1.3"]
+    );
+    assert_eq!(
+        obstacles("on = [\"beta\"]\n[app]", "on = [\"beta\"]\nport = 9000\n[app]"),
+        ["web-1 listens at http://127.0.1.2:9000 instead of http://127.0.1.2:8081"]
+    );
+}
+
+#[test]
+fn the_last_server_in_rotation_stays() {
+    let mut site = plan(&SITE.replacen("on = [\"beta\"]", "on = [\"beta\", \"alpha\"]", 1));
+    assert_eq!(plan::why_not_drain(&site, "web-1"), None);
+    site.drained.push("web-1".into());
+    let because = plan::why_not_drain(&site, "web-2").expect("it is the last");
+    assert_eq!(because, "web-2 is the last one in rotation: nothing would answer");
+    assert!(plan::why_not_drain(&site, "balancer-1").is_some_and(|why| why.contains("last one")));
+    assert!(plan::why_not_drain(&site, "dns-1").is_some_and(|why| why.contains("no tier")));
+    assert!(plan::why_not_drain(&site, "web-9").is_some_and(|why| why.contains("has no server web-9")));
+    assert_eq!(
+        difference(Some(&Plan { drained: vec![], ..site.clone() }), &site),
+        ["web-1 leaves the rotation"]
+    );
+}

@@ -67,7 +67,7 @@ pub(crate) fn spawn<H: Handler>(thread: Rc<Thread>, handler: Rc<H>, stream: Stre
 /// Lets a proxy say who its client is. False: it did not, as it should have.
 async fn introduce(thread: &Thread, client: &mut Client) -> bool {
     let Client { stream, buffer, deadline, address } = client;
-    if !thread.settings.proxies.iter().any(|proxy| proxy.contains(address.ip())) {
+    if !thread.is_proxy(address.ip()) {
         return true;
     }
     deadline.set(thread.settings.timeouts.header_ms);
@@ -97,22 +97,25 @@ async fn introduce(thread: &Thread, client: &mut Client) -> bool {
 /// Waits for the next request without holding memory for it. False when there will be none. While the thread
 /// drains, this is `grace_ms` more.
 async fn wait(thread: &Thread, client: &mut Client, grace_ms: u64) -> bool {
-    let mut grace_ms = Some(grace_ms);
+    let mut granted_ms = None;
     if !client.buffer.is_empty() {
         return true;
     }
     client.buffer.rest(&thread.buffers);
-    client.deadline.set(thread.settings.timeouts.idle_ms);
+    client.deadline.set(thread.timeouts().idle_ms);
     std::future::poll_fn(|context| {
         if let Poll::Ready(result) = client.stream.poll_readable(context) {
             return Poll::Ready(result.is_ok());
         }
         // What came before the order to end is still answered; poll_readable above has looked.
         if thread.draining.get() {
-            match grace_ms.take() {
-                Some(0) => return Poll::Ready(false),
-                Some(grace_ms) => client.deadline.shorten(grace_ms),
-                None => {}
+            let grace_ms = grace_ms.max(thread.idle_grace_ms.get());
+            if grace_ms == 0 {
+                return Poll::Ready(false);
+            }
+            // The order may have become a stricter one.
+            if granted_ms.replace(grace_ms) != Some(grace_ms) {
+                client.deadline.shorten(grace_ms);
             }
         }
         if client.deadline.check(context).is_ok() { Poll::Pending } else { Poll::Ready(false) }
@@ -192,7 +195,7 @@ async fn read_head(
 ) -> Result<(Body, u64), NoHead> {
     let Client { stream, buffer, deadline, .. } = client;
     let mut scan = Scan::default();
-    deadline.set(thread.settings.timeouts.header_ms);
+    deadline.set(thread.timeouts().header_ms);
     loop {
         match scan.advance(buffer.data()) {
             Found::Head { begin, end } => {
@@ -242,7 +245,7 @@ async fn refuse(thread: &Thread, client: &mut Client, none: NoHead) {
     thread.counts().refused.add(1);
     let mut text = Vec::new();
     if outcome.status > 0 {
-        let page = thread.settings.pages.page(outcome.status, &outcome.id_text());
+        let page = thread.pages().page(outcome.status, &outcome.id_text());
         let length = Some(page.len() as u64);
         write::answer(&mut text, outcome.status, &[page::TYPE], Keep::Close, length, &thread.date());
         outcome.head_out = text.len() as u64;
@@ -259,7 +262,7 @@ async fn refuse(thread: &Thread, client: &mut Client, none: NoHead) {
 
 /// Sends all of it, or says that the client does not take it.
 pub(crate) async fn send_all(thread: &Thread, client: &mut Client, mut bytes: &[u8]) -> Result<(), Cause> {
-    client.deadline.set(thread.settings.timeouts.body_ms);
+    client.deadline.set(thread.timeouts().body_ms);
     while !bytes.is_empty() {
         let sent = std::future::poll_fn(|context| {
             if let Poll::Ready(result) = client.stream.poll_send(context, bytes) {
@@ -270,7 +273,7 @@ pub(crate) async fn send_all(thread: &Thread, client: &mut Client, mut bytes: &[
         });
         let count = sent.await?;
         thread.counts().bytes_out.add(count as u64);
-        client.deadline.set(thread.settings.timeouts.body_ms);
+        client.deadline.set(thread.timeouts().body_ms);
         bytes = &bytes[count..];
     }
     Ok(())

@@ -139,9 +139,11 @@ impl<'c> Exchange<'c> {
         self.outcome.is_logged = false;
     }
 
-    /// What the head of the answer says of the connection.
-    pub(crate) fn keep_text(&self) -> Keep {
-        match (self.keep && !self.thread.draining.get(), self.head.is_http_1_0()) {
+    /// What the head of the answer says of the connection, which is then kept to: a client that was not told of the
+    /// end may have sent its next request.
+    pub(crate) fn keep_text(&mut self) -> Keep {
+        self.keep &= !self.thread.draining.get();
+        match (self.keep, self.head.is_http_1_0()) {
             (false, _) => Keep::Close,
             (true, true) => Keep::Said,
             (true, false) => Keep::Implied,
@@ -159,7 +161,7 @@ impl<'c> Exchange<'c> {
     pub(crate) fn finish(mut self, handled: bool) -> (Outcome, bool, bool) {
         self.outcome.total = self.outcome.began.elapsed();
         let complete = handled && self.answer == Answer::Complete;
-        let goes_on = complete && self.keep && self.body.is_done() && !self.thread.draining.get();
+        let goes_on = complete && self.keep && self.body.is_done();
         let lingers = complete && !goes_on && (!self.body.is_done() || !self.client.buffer.is_empty());
         (self.outcome, goes_on, lingers)
     }

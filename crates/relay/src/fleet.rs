@@ -13,8 +13,9 @@ mod question;
 pub mod resolve;
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use plan::{Check, Eject, Target};
@@ -43,23 +44,38 @@ pub struct Fleet {
     resolver: Resolver,
     /// How often names are asked for again.
     resolve_ms: u64,
+    /// Where connections to the targets come from, when that matters.
+    source: Option<IpAddr>,
+    alarm: Alarm,
+    common: Arc<Common>,
+}
+
+/// What a fleet has in common with the one that it follows.
+#[derive(Debug)]
+struct Common {
     /// What all times are counted from.
     began: Instant,
     /// Held while a target is ejected, so that no two are where one may be.
     ejecting: Mutex<()>,
-    /// Where connections to the targets come from, when that matters.
-    source: Option<IpAddr>,
     /// Grows with each change of a state.
     changes: AtomicUsize,
     changed: Notify,
-    alarm: Alarm,
 }
 
 #[derive(Debug)]
 struct Member {
     target: Target,
+    /// Whether it was ordered out of rotation.
+    drained: bool,
+    standing: Arc<Standing>,
+}
+
+/// What is known of a target. A fleet that follows another one goes on with it, and requests that the other one
+/// still has under way speak for or against the target as before.
+#[derive(Debug)]
+struct Standing {
     place: Place,
-    /// Whether it is in rotation.
+    /// Whether it is in rotation, as far as checks and requests go.
     up: AtomicBool,
     /// How often checks have taken it out.
     losses: AtomicU32,
@@ -112,17 +128,16 @@ impl Fleet {
             tracing::warn!("{} servers, of which only the first {MEMBERS} are used", targets.len());
             targets.truncate(MEMBERS);
         }
-        let members = targets.into_iter().map(|target| Member {
-            place: Place::of(&target),
-            target,
-            up: AtomicBool::new(false),
-            losses: AtomicU32::new(0),
-            up_since_ms: AtomicU64::new(0),
-            suspect: AtomicBool::new(false),
-            seen: Mutex::default(),
-            hurry: Notify::new(),
-            changes: AtomicU64::new(0),
+        let members = targets.into_iter().map(|target| {
+            let standing = Arc::new(Standing::of(&target));
+            Member { target, drained: false, standing }
         });
+        let common = Common {
+            began: Instant::now(),
+            ejecting: Mutex::default(),
+            changes: AtomicUsize::new(0),
+            changed: Notify::new(),
+        };
         Self {
             members: members.collect(),
             check,
@@ -130,12 +145,9 @@ impl Fleet {
             slow_start_ms: 0,
             resolver: Resolver::default(),
             resolve_ms: plan::RESOLVE_MS,
-            began: Instant::now(),
-            ejecting: Mutex::default(),
             source,
-            changes: AtomicUsize::new(0),
-            changed: Notify::new(),
             alarm: Alarm::default(),
+            common: Arc::new(common),
         }
     }
 
@@ -157,6 +169,32 @@ impl Fleet {
     /// Rings when a target came or went.
     pub fn alarming(self, alarm: Alarm) -> Self {
         Self { alarm, ..self }
+    }
+
+    /// Goes on with what is known of the targets that stay.
+    pub fn following(mut self, before: &Fleet) -> Self {
+        for member in &mut self.members {
+            if let Some(old) = before.index_of(&member.target) {
+                member.standing = Arc::clone(&before.members[old].standing);
+            }
+        }
+        Self { common: Arc::clone(&before.common), ..self }
+    }
+
+    /// The target of this fleet that is the same as one of a later plan.
+    pub fn index_of(&self, later: &Target) -> Option<usize> {
+        let is_same = |old: &Target| {
+            (&old.name, old.address, &old.lookup) == (&later.name, later.address, &later.lookup)
+        };
+        self.targets().position(is_same)
+    }
+
+    /// Takes the targets of these names out of rotation, whatever checks say.
+    pub fn without(mut self, drained: &[String]) -> Self {
+        for member in &mut self.members {
+            member.drained = drained.contains(&member.target.name);
+        }
+        self
     }
 
     pub fn len(&self) -> usize {
@@ -207,8 +245,15 @@ impl Fleet {
         self.members.iter().map(|member| &member.target)
     }
 
+    /// Whether it is in rotation.
     pub fn is_up(&self, index: usize) -> bool {
-        self.members[index].up.load(Ordering::Relaxed)
+        let member = &self.members[index];
+        !member.drained && member.up.load(Ordering::Relaxed)
+    }
+
+    /// Whether it was ordered out of rotation.
+    pub fn is_drained(&self, index: usize) -> bool {
+        self.members[index].drained
     }
 
     /// Its weight at this time. Only weights of one fleet at one time can be compared.
@@ -242,8 +287,8 @@ impl Fleet {
     /// Waits until a state changes after those that were seen: `seen` starts at 0.
     pub async fn changed(&self, seen: &mut usize) {
         loop {
-            let changed = self.changed.notified();
-            let changes = self.changes.load(Ordering::Acquire);
+            let changed = self.common.changed.notified();
+            let changes = self.common.changes.load(Ordering::Acquire);
             if changes != *seen {
                 *seen = changes;
                 return;
@@ -293,7 +338,7 @@ impl Fleet {
     fn speak_against(&self, index: usize, text: &str) {
         let member = &self.members[index];
         member.suspect.store(true, Ordering::Relaxed);
-        let one_at_a_time = self.ejecting.lock().unwrap_or_else(PoisonError::into_inner);
+        let one_at_a_time = self.common.ejecting.lock().unwrap_or_else(PoisonError::into_inner);
         let all = (0..self.len()).filter(|index| !self.is_vacant(*index)).count();
         let room = ejection::has_room(&self.eject, all, all.saturating_sub(self.up()));
         let now_ms = self.ms(Instant::now());
@@ -309,14 +354,14 @@ impl Fleet {
     }
 
     /// Checks all targets for ever. Ends only by being dropped.
-    pub async fn watch(self: std::sync::Arc<Self>) {
+    pub async fn watch(self: Arc<Self>) {
         let mut checks = JoinSet::new();
         for index in 0..self.len() {
-            let fleet = std::sync::Arc::clone(&self);
+            let fleet = Arc::clone(&self);
             checks.spawn(async move { fleet.watch_one(index).await });
         }
         for name in self.names() {
-            let fleet = std::sync::Arc::clone(&self);
+            let fleet = Arc::clone(&self);
             checks.spawn(async move { fleet.follow(&name).await });
         }
         while let Some(ended) = checks.join_next().await {
@@ -366,8 +411,8 @@ impl Fleet {
         let fast = Duration::from_millis(self.check.fast_interval_ms);
         loop {
             let out_until_ms = member.seen().ejection.until_ms();
-            let back =
-                out_until_ms.map(|ms| tokio::time::Instant::from_std(self.began) + Duration::from_millis(ms));
+            let back = out_until_ms
+                .map(|ms| tokio::time::Instant::from_std(self.common.began) + Duration::from_millis(ms));
             tokio::select! {
                 () = tokio::time::sleep_until(end) => return,
                 () = tokio::time::sleep_until(back.unwrap_or(end)), if back.is_some() => self.bring_back(member),
@@ -408,23 +453,44 @@ impl Fleet {
         }
         member.up.store(is_in, Ordering::Relaxed);
         member.changes.fetch_add(1, Ordering::Relaxed);
-        self.changes.fetch_add(1, Ordering::AcqRel);
+        self.common.changes.fetch_add(1, Ordering::AcqRel);
         let (name, state) = (&member.target.name, if is_in { "up" } else { "down" });
         if is_in || first {
             tracing::info!("{name} is {state}: {because}");
         } else {
             tracing::warn!("{name} is {state}: {because}");
         }
-        self.changed.notify_waiters();
+        self.common.changed.notify_waiters();
         self.alarm.ring();
     }
 
     fn ms(&self, now: Instant) -> u64 {
-        now.saturating_duration_since(self.began).as_millis() as u64
+        now.saturating_duration_since(self.common.began).as_millis() as u64
     }
 }
 
-impl Member {
+impl Deref for Member {
+    type Target = Standing;
+
+    fn deref(&self) -> &Standing {
+        &self.standing
+    }
+}
+
+impl Standing {
+    fn of(target: &Target) -> Self {
+        Self {
+            place: Place::of(target),
+            up: AtomicBool::new(false),
+            losses: AtomicU32::new(0),
+            up_since_ms: AtomicU64::new(0),
+            suspect: AtomicBool::new(false),
+            seen: Mutex::default(),
+            hurry: Notify::new(),
+            changes: AtomicU64::new(0),
+        }
+    }
+
     fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -169,7 +169,7 @@ impl Exchange<'_> {
             upstream.expect_head();
             let body = std::future::poll_fn(|context| {
                 self.poll_request(context, upstream, request, sending)?;
-                let timeouts = &self.thread.settings.timeouts;
+                let timeouts = self.thread.timeouts();
                 match upstream.poll_head(context, self.thread, answer, self.head.is_head()) {
                     Poll::Ready(Ok(body)) => return Poll::Ready(Ok(body)),
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(self.died(error, request))),
@@ -221,7 +221,7 @@ impl Exchange<'_> {
             request.poll(context, &mut client.stream, &mut client.buffer, &mut upstream.stream, self.thread);
         if request.moved != before || !request.began {
             request.began = true;
-            client.deadline.set(self.thread.settings.timeouts.body_ms);
+            client.deadline.set(self.thread.timeouts().body_ms);
         }
         match moved {
             Poll::Pending => {}
@@ -308,7 +308,7 @@ impl Exchange<'_> {
         sending: &mut Sending,
         back: &mut Pump,
     ) -> Result<(), ForwardError> {
-        self.client.deadline.set(self.thread.settings.timeouts.body_ms);
+        self.client.deadline.set(self.thread.timeouts().body_ms);
         std::future::poll_fn(|context| {
             self.poll_request(context, upstream, request, sending)?;
             let before = back.moved;
@@ -321,7 +321,7 @@ impl Exchange<'_> {
                 self.thread,
             );
             if back.moved != before {
-                client.deadline.set(self.thread.settings.timeouts.body_ms);
+                client.deadline.set(self.thread.timeouts().body_ms);
             }
             match moved {
                 Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),

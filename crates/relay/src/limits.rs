@@ -24,6 +24,20 @@ pub struct Settings {
     pub access_log: Option<AccessLog>,
     /// What a client sees of errors.
     pub pages: Arc<Pages>,
+    /// What may change while the engine serves. None: it does not.
+    pub tuned: Option<watch::Receiver<Tuning>>,
+}
+
+/// The part of the settings that may change while the engine serves. A step that is under way keeps its time-out.
+#[derive(Clone, Debug)]
+pub struct Tuning {
+    pub timeouts: Timeouts,
+    /// See [`Limits::connections`].
+    pub connections: usize,
+    /// See [`Settings::proxies`].
+    pub proxies: Arc<[Network]>,
+    /// See [`Settings::pages`].
+    pub pages: Arc<Pages>,
 }
 
 impl Settings {
@@ -36,6 +50,24 @@ impl Settings {
             alarm: Alarm::default(),
             access_log: None,
             pages: Arc::default(),
+            tuned: None,
+        }
+    }
+
+    /// Follows the values of this channel from now on.
+    pub fn tuned(self, tuned: watch::Receiver<Tuning>) -> Self {
+        Self { tuned: Some(tuned), ..self }
+    }
+
+    pub(crate) fn tuning(&self) -> Tuning {
+        match &self.tuned {
+            Some(tuned) => tuned.borrow().clone(),
+            None => Tuning {
+                timeouts: self.timeouts,
+                connections: self.limits.connections,
+                proxies: Arc::clone(&self.proxies),
+                pages: Arc::clone(&self.pages),
+            },
         }
     }
 
@@ -136,6 +168,10 @@ pub const LINGER_BYTES: usize = 256 * 1024;
 
 /// How long that may take.
 pub const LINGER_MS: u64 = 1_000;
+
+/// How long an idle connection may wait for its next request while the thread retires: the answer then tells its
+/// client to come back elsewhere. One that is quiet for longer loses nothing when it is closed.
+pub const RETIRING_IDLE_MS: u64 = 10_000;
 
 /// How long a new connection may wait with its first request while the thread drains: its client has been told
 /// that it is connected.

@@ -32,7 +32,7 @@ impl Exchange<'_> {
 
     /// Answers that something failed, with the page for it. `id`: what the page calls this request.
     pub async fn fail(&mut self, status: u16, fields: &[(&str, &str)], id: &str) -> Result<(), Ended> {
-        let page = self.thread.settings.pages.page(status, id);
+        let page = self.thread.pages().page(status, id);
         let fields: Vec<_> = [page::TYPE].iter().chain(fields).copied().collect();
         self.reply(status, &fields, page.as_bytes()).await
     }
@@ -104,7 +104,7 @@ impl Exchange<'_> {
         while at < part.end {
             let count = (part.end - at).min(FILE_SLICE_BYTES as u64) as usize;
             let send = self.client.stream.send_file(file, &mut at, count);
-            match self.client.deadline.within(self.thread.settings.timeouts.body_ms, send).await {
+            match self.client.deadline.within(self.thread.timeouts().body_ms, send).await {
                 Ok(Ok(0)) => {
                     tracing::warn!("a file became shorter while it was sent");
                     return Err(self.broke(Cause::FileBroken));

@@ -15,7 +15,7 @@ use crate::clock::TICK;
 use crate::connection;
 use crate::counters::Counters;
 use crate::exchange::Handler;
-use crate::limits::Settings;
+use crate::limits::{RETIRING_IDLE_MS, Settings};
 use crate::stream::Stream;
 use crate::thread::Thread;
 
@@ -27,7 +27,15 @@ const LAST_ACCEPTS: usize = 4096;
 
 /// Tells all threads to end. Clones tell the same threads.
 #[derive(Clone, Debug)]
-pub struct Stop(watch::Sender<Option<Duration>>);
+pub struct Stop(watch::Sender<Option<Leave>>);
+
+/// How a thread is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Leave {
+    within: Duration,
+    /// Whether a successor takes what waits in the backlog, and what idle clients ask next.
+    succeeded: bool,
+}
 
 impl Default for Stop {
     fn default() -> Self {
@@ -38,7 +46,13 @@ impl Default for Stop {
 impl Stop {
     /// Nothing new is taken; what is under way may go on for this long.
     pub fn drain(&self, within: Duration) {
-        self.0.send_replace(Some(within));
+        self.0.send_replace(Some(Leave { within, succeeded: false }));
+    }
+
+    /// The same where a successor accepts on the same sockets: idle connections are not cut off, since their next
+    /// request may be on its way, but told to come back with the answer to it.
+    pub fn retire(&self, within: Duration) {
+        self.0.send_replace(Some(Leave { within, succeeded: true }));
     }
 }
 
@@ -61,6 +75,21 @@ impl Serving {
     /// Whether a thread has ended without being told to.
     pub fn is_broken(&self) -> bool {
         self.threads.iter().any(JoinHandle::is_finished)
+    }
+
+    /// Lets a successor on the same sockets take over, see [`Stop::retire`], and waits until all threads have ended.
+    /// When `hurried` gives a time, that is the time that is left.
+    pub async fn retire(self, stop: &Stop, within: Duration, hurried: impl Future<Output = Duration>) {
+        stop.retire(within);
+        let ended = tokio::task::spawn_blocking(move || self.wait());
+        tokio::pin!(ended);
+        tokio::select! {
+            _ = &mut ended => return,
+            within = hurried => stop.drain(within),
+        }
+        if let Err(error) = ended.await {
+            tracing::error!("the end of the engine cannot be waited for: {error}");
+        }
     }
 
     /// Waits until all threads have ended, which they do after [`Stop::drain`].
@@ -123,7 +152,7 @@ async fn run<H: Handler>(
     thread: Rc<Thread>,
     listener: TcpListener,
     handler: Rc<H>,
-    mut orders: watch::Receiver<Option<Duration>>,
+    mut orders: watch::Receiver<Option<Leave>>,
 ) {
     if !admitted(&thread, &mut orders).await {
         return;
@@ -134,28 +163,30 @@ async fn run<H: Handler>(
     };
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-    let within = loop {
-        let free = thread.counts().open.get() < thread.settings.limits.connections as u64;
+    let leave = loop {
+        let free = thread.counts().open.get() < thread.connections() as u64;
         tokio::select! {
             accepted = listener.accept(), if free => admit(&thread, &handler, accepted).await,
             _ = ticks.tick(), if thread.has_work() => thread.turn(),
             changed = orders.changed() => {
                 let order = *orders.borrow_and_update();
-                if let Some(within) = order {
-                    break within;
+                if let Some(leave) = order {
+                    break leave;
                 } else if changed.is_err() {
-                    break Duration::ZERO;
+                    break Leave { within: Duration::ZERO, succeeded: false };
                 }
             }
         }
     };
-    take_last(&thread, &handler, &listener).await;
+    if !leave.succeeded {
+        take_last(&thread, &handler, &listener).await;
+    }
     drop(listener);
-    drain(&thread, within, ticks).await;
+    drain(&thread, leave, orders, ticks).await;
 }
 
 /// Waits until the listener takes connections; false when the end comes first.
-async fn admitted(thread: &Thread, orders: &mut watch::Receiver<Option<Duration>>) -> bool {
+async fn admitted(thread: &Thread, orders: &mut watch::Receiver<Option<Leave>>) -> bool {
     let Some(mut admission) = thread.settings.admission.clone() else { return true };
     tokio::select! {
         admitted = admission.wait_for(|admitted| *admitted) => admitted.is_ok(),
@@ -172,6 +203,7 @@ async fn admit<H: Handler>(
         Ok((stream, address)) => {
             // A thread without connections has let its clock stand.
             thread.clock.refresh();
+            thread.retune();
             connection::spawn(Rc::clone(thread), Rc::clone(handler), stream, address);
         }
         Err(error) if is_of_the_connection(&error) => {
@@ -204,11 +236,15 @@ async fn take_last<H: Handler>(thread: &Rc<Thread>, handler: &Rc<H>, listener: &
     }
 }
 
-/// Waits for the connections to end, at most `within`. Idle ones end at once, the others after their answer.
-async fn drain(thread: &Rc<Thread>, within: Duration, mut ticks: tokio::time::Interval) {
-    thread.draining.set(true);
-    thread.pool.clear();
-    let end = tokio::time::Instant::now() + within;
+/// Waits for the connections to end, at most for the time given. Idle ones end at once, or after a while where a
+/// successor serves; the others after their answer. The order may become a stricter one meanwhile.
+async fn drain(
+    thread: &Rc<Thread>,
+    leave: Leave,
+    mut orders: watch::Receiver<Option<Leave>>,
+    mut ticks: tokio::time::Interval,
+) {
+    let mut end = begin_to_leave(thread, leave);
     // New connections get one turn to be read before they count as idle.
     tokio::task::yield_now().await;
     thread.turn();
@@ -216,10 +252,23 @@ async fn drain(thread: &Rc<Thread>, within: Duration, mut ticks: tokio::time::In
         tokio::select! {
             _ = ticks.tick() => thread.turn(),
             () = tokio::time::sleep_until(end) => {}
+            Ok(()) = orders.changed() => {
+                if let Some(leave) = *orders.borrow_and_update() {
+                    end = begin_to_leave(thread, leave).min(end);
+                }
+            }
         }
     }
     let left = thread.counts().open.get();
     if left > 0 {
-        tracing::info!("{left} connections did not finish within {within:?} and were closed");
+        tracing::info!("{left} connections did not finish in time and were closed");
     }
+}
+
+/// Says when it is to be over.
+fn begin_to_leave(thread: &Thread, leave: Leave) -> tokio::time::Instant {
+    thread.draining.set(true);
+    thread.idle_grace_ms.set(if leave.succeeded { RETIRING_IDLE_MS } else { 0 });
+    thread.pool.clear();
+    tokio::time::Instant::now() + leave.within
 }

@@ -1,7 +1,9 @@
 //! What the connections of one thread share. Nothing in it is seen by another thread but the counters.
 
 use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::buffer::Buffers;
@@ -10,7 +12,8 @@ use crate::codec::date::DateText;
 use crate::codec::request::RequestHead;
 use crate::codec::response::ResponseHead;
 use crate::counters::{Counters, Counts};
-use crate::limits::{FREE_HEADS, Settings};
+use crate::limits::{FREE_HEADS, Settings, Tuning};
+use crate::page::Pages;
 use crate::pool::Pool;
 
 #[derive(Debug)]
@@ -23,6 +26,9 @@ pub(crate) struct Thread {
     pub(crate) draining: Cell<bool>,
     /// How often the alarm had rung when this thread looked.
     heard: Cell<usize>,
+    /// How long an idle connection may then still wait for its next request.
+    pub(crate) idle_grace_ms: Cell<u64>,
+    tuning: RefCell<Tuning>,
     counters: Counters,
     pub(crate) index: usize,
     date: RefCell<DateText>,
@@ -36,12 +42,14 @@ pub(crate) struct Thread {
 impl Thread {
     pub(crate) fn new(index: usize, settings: Settings, counters: Counters, seed: [u64; 2]) -> Self {
         Self {
+            tuning: RefCell::new(settings.tuning()),
             settings,
             clock: Rc::new(Clock::new()),
             pool: Pool::default(),
             buffers: Buffers::default(),
             draining: Cell::new(false),
             heard: Cell::new(0),
+            idle_grace_ms: Cell::new(0),
             counters,
             index,
             date: RefCell::default(),
@@ -60,13 +68,40 @@ impl Thread {
         &self.counters
     }
 
+    pub(crate) fn timeouts(&self) -> plan::Timeouts {
+        self.tuning.borrow().timeouts
+    }
+
+    /// Client connections that it may have.
+    pub(crate) fn connections(&self) -> usize {
+        self.tuning.borrow().connections
+    }
+
+    /// Whether connections from this address begin with the PROXY protocol.
+    pub(crate) fn is_proxy(&self, address: IpAddr) -> bool {
+        self.tuning.borrow().proxies.iter().any(|proxy| proxy.contains(address))
+    }
+
+    /// What a client sees of errors.
+    pub(crate) fn pages(&self) -> Arc<Pages> {
+        Arc::clone(&self.tuning.borrow().pages)
+    }
+
+    /// Takes what was tuned since the last look.
+    pub(crate) fn retune(&self) {
+        if self.settings.tuned.is_some() {
+            self.tuning.replace(self.settings.tuning());
+        }
+    }
+
     /// Whether there is anything to look at once a tick; an idle server should not wake up for nothing.
     pub(crate) fn has_work(&self) -> bool {
         self.counts().open.get() > 0 || !self.pool.is_empty()
     }
 
-    /// Once a tick: deadlines, old connections, and whether all are to look up.
+    /// Once a tick: deadlines, old connections, what was tuned, and whether all are to look up.
     pub(crate) fn turn(&self) {
+        self.retune();
         let rings = self.settings.alarm.rings();
         let rang = self.heard.replace(rings) != rings;
         self.clock.turn(rang || self.draining.get());

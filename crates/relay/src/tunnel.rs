@@ -26,14 +26,14 @@ pub(crate) async fn run(
     from_target: &mut Buffer,
 ) -> (u64, u64, bool) {
     let (mut there, mut back) = (Way::default(), Way::default());
-    client.deadline.set(thread.settings.timeouts.tunnel_ms);
+    client.deadline.set(thread.timeouts().tunnel_ms);
     let late = std::future::poll_fn(|context| {
         let before = there.moved + back.moved;
         let Client { stream, buffer, deadline, .. } = &mut *client;
         let broken = there.poll(context, thread, stream, buffer, target).is_err()
             || back.poll(context, thread, target, from_target, stream).is_err();
         if there.moved + back.moved != before {
-            deadline.set(thread.settings.timeouts.tunnel_ms);
+            deadline.set(thread.timeouts().tunnel_ms);
         }
         if broken || there.ended && back.ended {
             return Poll::Ready(false);

@@ -101,6 +101,10 @@ impl Apps {
 
     /// Up by its checks; the one on this machine also while it has ready workers, checks or not.
     fn can_serve(&self, index: usize) -> bool {
+        !self.fleet.is_drained(index) && self.is_there(index)
+    }
+
+    fn is_there(&self, index: usize) -> bool {
         self.fleet.is_up(index) || self.workers_of(index).is_some_and(|board| board.ready() > 0)
     }
 

@@ -1,8 +1,6 @@
 //! One request: a file, or the application.
 
-use std::sync::Arc;
-
-use relay::{Ended, Exchange, Handler, RequestHead};
+use relay::{Current, Ended, Exchange, Handler, RequestHead};
 
 use crate::answer::{self, Answer, Conditions};
 use crate::apps::Apps;
@@ -17,9 +15,15 @@ const HEALTH: &str = "/.dolmen/health";
 const INDEX: &str = "index.html";
 
 /// See the head of this file. One for each thread.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Web {
-    root: Option<Arc<Root>>,
+    pub(crate) site: Current<Site>,
+}
+
+/// Where files are and who else answers: all that a reload may replace.
+#[derive(Debug)]
+pub(crate) struct Site {
+    root: Option<Root>,
     apps: Apps,
 }
 
@@ -31,8 +35,8 @@ enum Found {
     Nothing,
 }
 
-impl Web {
-    pub(crate) fn new(root: Option<Arc<Root>>, apps: Apps) -> Self {
+impl Site {
+    pub(crate) fn new(root: Option<Root>, apps: Apps) -> Self {
         Self { root, apps }
     }
 
@@ -71,14 +75,15 @@ impl Handler for Web {
             exchange.unlogged();
             return exchange.reply(200, &[("content-type", "text/plain")], b"ok\n").await;
         }
+        let site = self.site.get();
         let is_read = matches!(request.method(), "GET" | "HEAD");
         if !is_read {
-            return self.pass(exchange, false).await;
+            return site.pass(exchange, false).await;
         }
-        match self.find(request) {
+        match site.find(request) {
             Ok(Found::File(open, kind)) => send(exchange, &open, &kind).await,
             Ok(Found::Redirect(to)) => exchange.reply(308, &[("location", &to)], b"").await,
-            Ok(Found::Nothing) => self.pass(exchange, true).await,
+            Ok(Found::Nothing) => site.pass(exchange, true).await,
             Err(error) => {
                 tracing::warn!("{error}");
                 fail(exchange, 503, &[("retry-after", "1")]).await

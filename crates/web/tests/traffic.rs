@@ -126,6 +126,7 @@ impl Web {
             sockets,
             board,
             secrets: Secrets::default(),
+            succeeds: false,
             line,
         };
         let thread = std::thread::spawn(move || web::run(start));

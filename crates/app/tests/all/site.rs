@@ -101,6 +101,7 @@ impl Site {
             sockets,
             board: Some(board.clone()),
             secrets: self.secrets.clone(),
+            succeeds: false,
             line: line.clone(),
         };
         (start, Running { address, board, line, orders, thread: None })
@@ -256,6 +257,7 @@ fn plan(last: u8, command: &str) -> Plan {
             name: "app".into(),
             settings: BTreeMap::new(),
         }),
+        drained: Vec::new(),
         not_served: Vec::new(),
     }
 }

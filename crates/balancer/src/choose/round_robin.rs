@@ -12,6 +12,11 @@ impl RoundRobin {
         Self(vec![0; servers])
     }
 
+    /// What this server has gained and not yet spent.
+    pub fn gain(&self, index: usize) -> i64 {
+        self.0[index]
+    }
+
     /// Chooses among these servers, given with their weights. One with weight 0 is never chosen.
     pub fn next(&mut self, servers: impl Iterator<Item = (usize, u32)>) -> Option<usize> {
         let (mut chosen, mut sum) = (None, 0);
@@ -26,6 +31,13 @@ impl RoundRobin {
             self.0[chosen] -= sum;
         }
         chosen
+    }
+}
+
+/// Goes on where each of these is.
+impl FromIterator<i64> for RoundRobin {
+    fn from_iter<T: IntoIterator<Item = i64>>(gains: T) -> Self {
+        Self(gains.into_iter().collect())
     }
 }
 

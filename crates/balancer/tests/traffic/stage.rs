@@ -118,6 +118,33 @@ pub fn plan() -> Plan {
     site.plan(&ground).unwrap()
 }
 
+/// A plan with these servers, named web-1, web-2 and so on.
+fn plan_for(servers: &[SocketAddr], change: impl Fn(&mut plan::Balancer)) -> Plan {
+    let mut plan = plan();
+    let balancer = plan.balancer.as_mut().unwrap();
+    let section = &mut balancer.pool;
+    let pattern = section.servers.remove(0);
+    for (index, address) in servers.iter().enumerate() {
+        let name = format!("web-{}", index + 1);
+        section.servers.push(plan::Target { name, address: *address, ..pattern.clone() });
+    }
+    section.check = plan::Check {
+        path: "/.dolmen/health".into(),
+        interval_ms: 50,
+        fast_interval_ms: 50,
+        timeout_ms: 500,
+        rise: 2,
+        fall: 2,
+        ..section.check.clone()
+    };
+    change(balancer);
+    plan
+}
+
+fn addresses(servers: &[&Server]) -> Vec<SocketAddr> {
+    servers.iter().map(|server| server.address).collect()
+}
+
 pub struct Balancer {
     pub address: SocketAddr,
     orders: tokio::sync::watch::Sender<Order>,
@@ -129,9 +156,8 @@ pub struct Balancer {
 
 impl Balancer {
     pub fn before(servers: &[&Server], change: impl Fn(&mut plan::Balancer)) -> Self {
-        let addresses: Vec<_> = servers.iter().map(|server| server.address).collect();
         let moods = servers.iter().map(|server| Arc::clone(&server.mood)).collect();
-        let mut balancer = Self::at(&addresses, change);
+        let mut balancer = Self::at(&addresses(servers), change);
         balancer.moods = moods;
         if !servers.is_empty() {
             balancer.wait(|answer| answer.status == 200);
@@ -149,24 +175,7 @@ impl Balancer {
         servers: &[SocketAddr],
         change: impl Fn(&mut plan::Balancer),
     ) -> Self {
-        let mut plan = plan();
-        let balancer = plan.balancer.as_mut().unwrap();
-        let section = &mut balancer.pool;
-        let pattern = section.servers.remove(0);
-        for (index, address) in servers.iter().enumerate() {
-            let name = format!("web-{}", index + 1);
-            section.servers.push(plan::Target { name, address: *address, ..pattern.clone() });
-        }
-        section.check = plan::Check {
-            path: "/.dolmen/health".into(),
-            interval_ms: 50,
-            fast_interval_ms: 50,
-            timeout_ms: 500,
-            rise: 2,
-            fall: 2,
-            ..section.check.clone()
-        };
-        change(balancer);
+        let plan = plan_for(servers, change);
         let (line, orders, site) = Line::unattached();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -181,11 +190,30 @@ impl Balancer {
             sockets,
             board: None,
             secrets: Secrets::default(),
+            succeeds: false,
             line,
         };
         let line = start.line.clone();
         let thread = std::thread::spawn(move || balancer::run_with(start, resolver));
         Self { address, orders, thread: Some(thread), line, moods: Vec::new(), _site: site }
+    }
+
+    /// Gives it a later plan, and waits until it says that it took it.
+    pub fn reload(&self, generation: u64, servers: &[&Server], change: impl Fn(&mut plan::Balancer)) {
+        self.reload_to(Plan { generation, ..plan_for(&addresses(servers), change) });
+    }
+
+    /// The same, with these servers ordered out of rotation.
+    pub fn drain(&self, generation: u64, servers: &[&Server], drained: &[&str]) {
+        let drained = drained.iter().map(|name| (*name).to_owned()).collect();
+        self.reload_to(Plan { generation, drained, ..plan_for(&addresses(servers), |_| ()) });
+    }
+
+    fn reload_to(&self, plan: Plan) {
+        let generation = plan.generation;
+        let (files, programs) = (PathBuf::new(), PathBuf::new());
+        self.line.give(link::Given { plan, files, programs, secrets: Secrets::default() });
+        self.wait_until("the plan is taken", || self.line.last_taken() == Some(generation));
     }
 
     pub fn get(&self, path: &str) -> Answer {

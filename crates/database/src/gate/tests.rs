@@ -343,6 +343,7 @@ fn plan_of_three() -> plan::Plan {
         web: None,
         app: None,
         database: Some(database),
+        drained: Vec::new(),
         not_served: Vec::new(),
     }
 }

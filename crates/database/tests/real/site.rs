@@ -69,12 +69,15 @@ impl Site {
         let hello = Knock::of(listener.accept().unwrap().0).unwrap().hello().unwrap();
         let holds = self.listeners(server);
         let welcome = Welcome {
-            plan: self.plan.clone(),
+            given: link::Given {
+                plan: self.plan.clone(),
+                files: self.root.clone(),
+                programs: self.root.clone(),
+                secrets: secrets(),
+            },
+            succeeds: false,
             server: server.to_owned(),
             folder,
-            files: self.root.clone(),
-            programs: self.root.clone(),
-            secrets: secrets(),
             holds: holds.iter().map(|(name, _)| name.clone()).collect(),
         };
         let descriptors: Vec<OwnedFd> = holds.into_iter().map(|(_, listener)| listener.into()).collect();
@@ -252,6 +255,9 @@ impl Seen {
     fn report(&self, server: &Server, report: Report) {
         let Report { state, because, database, .. } = report;
         let report = ServerReport {
+            generation: 1,
+            did: String::new(),
+            refused: false,
             name: server.name.clone(),
             role: server.role,
             machine: server.machine.clone(),
@@ -435,6 +441,7 @@ fn plan(first: u8) -> Plan {
                 ("shared_buffers".to_owned(), "16MB".to_owned()),
             ]),
         }),
+        drained: Vec::new(),
         not_served: Vec::new(),
     }
 }

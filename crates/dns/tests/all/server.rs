@@ -47,6 +47,7 @@ impl Running {
             sockets,
             board: None,
             secrets: Secrets::default(),
+            succeeds: false,
             line: line.clone(),
         };
         let thread = std::thread::spawn(move || dns::run(start));

@@ -50,6 +50,7 @@ pub(crate) fn plan() -> Plan {
         web: None,
         app: None,
         database: None,
+        drained: Vec::new(),
         not_served: Vec::new(),
     }
 }

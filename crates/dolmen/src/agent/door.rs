@@ -33,7 +33,7 @@ const LOG_LINES: usize = 10_000;
 
 /// What answers are made of.
 pub struct Sources {
-    pub plan: Arc<Plan>,
+    pub plan: watch::Receiver<Arc<Plan>>,
     pub machine: String,
     pub logs: PathBuf,
     pub mine: watch::Receiver<MachineReport>,
@@ -94,6 +94,7 @@ async fn talk(
         Ask::Kill { server } => sources.order(Order::Kill { server }).await,
         Ask::Start { server } => sources.order(Order::Start { server }).await,
         Ask::Stop { servers, within_ms } => sources.order(Order::Stop { servers, within_ms }).await,
+        Ask::Reload { generation } => sources.order(Order::Reload { generation }).await,
         Ask::End => sources.order(Order::End).await,
     };
     Ok(conversation.say(&answer).await?)
@@ -101,8 +102,9 @@ async fn talk(
 
 impl Sources {
     fn status(&self) -> Answer {
-        let report = site(&self.plan, &self.mine.borrow(), &self.peers);
-        Answer::Site { generation: self.plan.generation, report }
+        let plan = self.plan.borrow().clone();
+        let report = site(&plan, &self.mine.borrow(), &self.peers);
+        Answer::Site { generation: plan.generation, report }
     }
 
     async fn watch(&self, conversation: &mut Conversation) -> Result<(), ApiError> {
@@ -124,7 +126,8 @@ impl Sources {
         lines: usize,
         follow: bool,
     ) -> Result<(), ApiError> {
-        let servers = self.plan.on(&self.machine).map(|server| server.name.clone());
+        let plan = self.plan.borrow().clone();
+        let servers = plan.on(&self.machine).map(|server| server.name.clone());
         let agent = format!("agent-{}", self.machine);
         let all = servers.chain([agent]).filter(|name| server.as_ref().is_none_or(|wanted| wanted == name));
         let mut logs = Logs::of(&self.logs, all.collect());

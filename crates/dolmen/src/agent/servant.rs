@@ -4,14 +4,13 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use link::Secrets;
-use link::agent_end::{Down, Hello, Peer, Up, Welcome};
+use link::agent_end::{Down, Given, Hello, Peer, Taken, Up, Welcome};
 use link::api::Identity;
 use link::board::Board;
-use link::report::{PoolTraffic, ServerReport};
+use link::report::{PoolTraffic, ServerReport, State};
 use plan::{Plan, Role, Server};
 use tokio::sync::mpsc;
 
@@ -19,15 +18,13 @@ use super::hold::Held;
 use super::life::{Action, Event, Life};
 use super::record::{Entry, Process, Record};
 use super::{Happening, spawn};
-use crate::site::{Account, MachineFolder, State};
+use crate::site::{self, Account, InForce, MachineFolder, StateError};
 
 /// What all servants of an agent share.
 pub struct Surroundings {
-    pub plan: Arc<Plan>,
+    pub in_force: InForce,
     folder: MachineFolder,
-    files: PathBuf,
-    programs: PathBuf,
-    state: State,
+    state: site::State,
     /// The ready workers of this machine's app server; made when the first server needs it.
     board: Option<Board>,
     sender: mpsc::Sender<Happening>,
@@ -36,21 +33,12 @@ pub struct Surroundings {
 
 impl Surroundings {
     pub fn new(
-        state: &State,
+        state: &site::State,
         folder: &MachineFolder,
-        plan: Arc<Plan>,
+        in_force: InForce,
         sender: mpsc::Sender<Happening>,
     ) -> Self {
-        Self {
-            plan,
-            folder: folder.clone(),
-            files: state.files(),
-            programs: state.programs(),
-            state: state.clone(),
-            board: None,
-            sender,
-            processes: 0,
-        }
+        Self { in_force, folder: folder.clone(), state: state.clone(), board: None, sender, processes: 0 }
     }
 
     /// The board, for the two roles that share it on a machine with an app server.
@@ -87,6 +75,25 @@ impl Surroundings {
         Ok(secrets)
     }
 
+    /// What a server of this role works by.
+    fn given(&self, role: Role) -> std::io::Result<Given> {
+        let InForce { plan, release } = &self.in_force;
+        Ok(Given {
+            plan: plan.clone(),
+            files: release.files.clone(),
+            programs: release.programs.clone(),
+            secrets: self.secrets(role)?,
+        })
+    }
+
+    pub fn read_in_force(&self) -> Result<InForce, StateError> {
+        self.state.in_force()
+    }
+
+    pub fn stamp(&self) -> std::io::Result<(u64, i64, i64)> {
+        self.state.stamp()
+    }
+
     /// Has the loop told when this process ends.
     fn watch(&mut self, server: &str, pid: u32) -> std::io::Result<Running> {
         self.processes += 1;
@@ -120,6 +127,8 @@ pub struct Servant {
     peer: Option<(u64, Peer)>,
     counters: BTreeMap<String, u64>,
     traffic: Vec<PoolTraffic>,
+    /// What its process goes by.
+    taken: Taken,
     /// Whether an earlier agent's record says that it lives, or was about to.
     expected: bool,
     /// The last state and sentence in the log.
@@ -136,6 +145,7 @@ impl Servant {
             peer: None,
             counters: BTreeMap::new(),
             traffic: Vec::new(),
+            taken: Taken::default(),
             expected: false,
             told: String::new(),
         }
@@ -286,9 +296,14 @@ impl Servant {
             });
         }
         self.expected = false;
+        let again = hello.again;
         if let Err(error) = self.connect(connection, hello, around) {
             tracing::error!("cannot welcome {}: {error}", self.server.name);
             return;
+        }
+        if again {
+            // It may go by an earlier plan.
+            self.follow_plan(around);
         }
         self.step(now_ms, Event::Hello, around, record)
     }
@@ -339,7 +354,15 @@ impl Servant {
         Ok(())
     }
 
-    fn welcome(&self, peer: &Peer, around: &mut Surroundings) -> Result<(), link::frame::FrameError> {
+    /// Tells its process of the plan that the agent goes by.
+    pub fn follow_plan(&mut self, around: &Surroundings) {
+        match around.given(self.server.role) {
+            Ok(given) => drop(self.tell(&Down::Plan(Box::new(given)))),
+            Err(error) => tracing::error!("cannot tell {} of the plan: {error}", self.server.name),
+        }
+    }
+
+    fn welcome(&mut self, peer: &Peer, around: &mut Surroundings) -> Result<(), link::frame::FrameError> {
         let role = self.server.role;
         let mut names = Vec::new();
         let mut descriptors: Vec<BorrowedFd<'_>> = Vec::new();
@@ -348,19 +371,20 @@ impl Servant {
             descriptors.push(socket.as_fd());
         }
         let welcome = Welcome {
-            plan: Plan::clone(&around.plan),
             server: self.server.name.clone(),
             folder: around.folder.server(&self.server.name),
-            files: around.files.clone(),
-            programs: around.programs.clone(),
-            secrets: around.secrets(role)?,
+            given: around.given(role)?,
+            succeeds: false,
             holds: Vec::new(),
         };
+        let generation = welcome.given.plan.generation;
         if let Some(board) = around.board(role)? {
             names.push(Board::NAME.to_owned());
             descriptors.push(board.as_fd());
         }
-        peer.welcome(Welcome { holds: names, ..welcome }, &descriptors)
+        peer.welcome(Welcome { holds: names, ..welcome }, &descriptors)?;
+        self.taken = Taken { generation, ..Taken::default() };
+        Ok(())
     }
 
     pub fn said(
@@ -378,6 +402,7 @@ impl Servant {
             Up::Report(report) => self.step(now_ms, Event::Report(report), around, record),
             Up::Counters(counters) => self.counters = counters,
             Up::Traffic(traffic) => self.traffic = traffic,
+            Up::Took(taken) => self.taken = taken,
             Up::Hello { .. } => tracing::warn!("{} said hello twice", self.server.name),
         }
     }
@@ -426,15 +451,26 @@ impl Servant {
         true
     }
 
-    pub fn report(&self, now_ms: u64) -> ServerReport {
-        let report = self.life.state(now_ms);
+    /// `plan`: what the agent goes by; a process that is yet to start will go by it, too.
+    pub fn report(&self, now_ms: u64, plan: &Plan) -> ServerReport {
+        let name = &self.server.name;
+        let mut report = self.life.state(now_ms);
+        if report.state == State::Healthy && plan.drained.contains(name) {
+            report.state = State::Draining;
+            report.because =
+                format!("taken out of rotation by `dolmen drain`; `dolmen ready {name}` brings it back");
+        }
+        let pid = self.life.pid();
         ServerReport {
-            name: self.server.name.clone(),
+            name: name.clone(),
             role: self.server.role,
             machine: self.server.machine.clone(),
-            pid: self.life.pid(),
+            pid,
             state: report.state,
             because: report.because,
+            generation: if pid.is_none() { plan.generation } else { self.taken.generation },
+            did: self.taken.did.clone(),
+            refused: self.taken.refused,
             listen: super::urls(&self.server),
             counters: self.counters.clone(),
             traffic: self.traffic.clone(),

@@ -90,16 +90,8 @@ impl Home {
             let (ours, theirs) = (site.to_owned(), theirs.to_owned());
             return Err(OpenError::OtherSite { root, ours, theirs });
         }
-        let block = block.or(kept.as_ref().map(|about| about.block)).unwrap_or(FIRST_BLOCK);
-        let about = About {
-            format: FORMAT,
-            site: site.to_owned(),
-            home: self.folder.clone(),
-            block,
-            files: kept.as_ref().map_or_else(PathBuf::new, |about| about.files.clone()),
-            programs: kept.as_ref().map_or_else(PathBuf::new, |about| about.programs.clone()),
-            release: kept.and_then(|about| about.release),
-        };
+        let block = block.or(kept.map(|about| about.block)).unwrap_or(FIRST_BLOCK);
+        let about = About { format: FORMAT, site: site.to_owned(), home: self.folder.clone(), block };
         Ok((State { root, about }, lock))
     }
 

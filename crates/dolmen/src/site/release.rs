@@ -11,8 +11,9 @@ use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
 use plan::Plan;
+use serde::{Deserialize, Serialize};
 
-use super::{About, StateError, account};
+use super::{StateError, account};
 
 /// Never part of a release: our own state, and what only a developer needs.
 const LEFT_OUT: [&str; 3] = [".dolmen", ".git", "target"];
@@ -20,9 +21,13 @@ const LEFT_OUT: [&str; 3] = [".dolmen", ".git", "target"];
 /// Releases that are kept; older ones are removed.
 const KEPT: u32 = 3;
 
+/// The application files that servers use.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Release {
-    pub number: u32,
+    /// Absent when the files are used where they are, and are no copy.
+    pub number: Option<u32>,
     pub files: PathBuf,
+    /// Where programs beside the dolmen binary are.
     pub programs: PathBuf,
 }
 
@@ -34,23 +39,24 @@ pub fn beside_binary() -> io::Result<PathBuf> {
 
 fn at(root: &Path, number: u32) -> Release {
     let files = root.join("releases").join(number.to_string());
-    Release { number, programs: files.with_added_extension("bin"), files }
+    Release { number: Some(number), programs: files.with_added_extension("bin"), files }
 }
 
 /// The release of the files as they are now: the one in force if nothing changed, else a new copy.
-pub fn make(root: &Path, about: &About, plan: &Plan) -> Result<Release, StateError> {
-    let failed = |error| StateError::Release { path: about.home.clone(), error };
-    let program = program(about, plan).map_err(failed)?;
-    let digest = digest(&about.home, program.as_deref()).map_err(failed)?;
-    let last = about.release.unwrap_or(0);
+pub fn make(root: &Path, home: &Path, plan: &Plan, old: Option<&Release>) -> Result<Release, StateError> {
+    let failed = |error| StateError::Release { path: home.to_owned(), error };
+    let program = program(home, plan).map_err(failed)?;
+    let digest = digest(home, program.as_deref()).map_err(failed)?;
+    let last = old.and_then(|old| old.number).unwrap_or(0);
     if last > 0 && fs::read_to_string(digest_file(root, last)).is_ok_and(|kept| kept == digest) {
         return Ok(at(root, last));
     }
-    let release = at(root, last + 1);
+    let number = last + 1;
+    let release = at(root, number);
     let public = plan.web.as_ref().and_then(|web| web.root.as_deref());
-    copy_whole(&about.home, public, program.as_deref(), &release).map_err(failed)?;
-    link::disk::replace(&digest_file(root, release.number), digest.as_bytes(), link::disk::Access::Everyone)?;
-    for old in 1..(release.number + 1).saturating_sub(KEPT) {
+    copy_whole(home, public, program.as_deref(), &release).map_err(failed)?;
+    link::disk::replace(&digest_file(root, number), digest.as_bytes(), link::disk::Access::Everyone)?;
+    for old in 1..(number + 1).saturating_sub(KEPT) {
         remove(&at(root, old)).map_err(failed)?;
     }
     Ok(release)
@@ -61,11 +67,11 @@ fn digest_file(root: &Path, number: u32) -> PathBuf {
 }
 
 /// The program that `command` finds beside the binary and not in the site's folder.
-fn program(about: &About, plan: &Plan) -> io::Result<Option<PathBuf>> {
+fn program(home: &Path, plan: &Plan) -> io::Result<Option<PathBuf>> {
     let Some(app) = &plan.app else { return Ok(None) };
     let words = plan::command::words(&app.command).unwrap_or_default();
     let Some(name) = words.first().filter(|name| !name.contains('/')) else { return Ok(None) };
-    if about.home.join(name).is_file() {
+    if home.join(name).is_file() {
         return Ok(None);
     }
     let beside = beside_binary()?.join(name);

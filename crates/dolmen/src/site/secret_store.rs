@@ -27,9 +27,11 @@ fn read(root: &Path) -> io::Result<BTreeMap<String, Secret>> {
     Ok(disk::read_json(&root.join(FILE))?.unwrap_or_default())
 }
 
-/// Makes what is missing and reads anew what the plan takes from elsewhere.
-pub fn make(root: &Path, home: &Path, plan: &Plan) -> Result<(), StateError> {
+/// Makes what is missing and reads anew what the plan takes from elsewhere. A variable that is not set now may keep its
+/// value where `running` is the plan of a site that runs, and wants the same one.
+pub fn make(root: &Path, home: &Path, plan: &Plan, running: Option<&Plan>) -> Result<(), StateError> {
     let mut secrets = read(root)?;
+    let known = secrets.clone();
     for name in GENERATED {
         if !secrets.contains_key(name) {
             secrets.insert(name.to_owned(), password()?);
@@ -37,7 +39,13 @@ pub fn make(root: &Path, home: &Path, plan: &Plan) -> Result<(), StateError> {
     }
     secrets.retain(|name, _| GENERATED.contains(&name.as_str()));
     for (name, value) in values(plan) {
-        if let Some(secret) = outside(&name, value, home)? {
+        let is_same = |(other, was): (String, &Value)| other == name && was == value;
+        let keeps = running.is_some_and(|running| values(running).any(is_same));
+        let found = match (outside(&name, value, home), known.get(&name)) {
+            (Err(_), Some(known)) if keeps && matches!(value, Value::Env(_)) => Some(known.clone()),
+            (found, _) => found?,
+        };
+        if let Some(secret) = found {
             secrets.insert(name, secret);
         }
     }

@@ -13,7 +13,7 @@ use super::probe;
 use crate::agent::record;
 use crate::failure::Failure;
 use crate::out;
-use crate::site::{Home, Lock, State};
+use crate::site::{Home, InForce, Lock, State};
 
 /// A site that is ready to be started.
 pub struct Prepared {
@@ -28,32 +28,44 @@ pub fn prepare(home: &Home, block: Option<u8>) -> Result<Prepared, Failure> {
     let site = read(home)?;
     // The site's name, which the state folder is found by, does not depend on the block.
     let first = mean(home, &site, Place::Up { block: block.unwrap_or(1) }, 1)?;
-    let (mut state, lock) = home.claim(&first.site, block)?;
+    let (state, lock) = home.claim(&first.site, block)?;
     let block = state.about().block;
     let block_lock = lock_block(block)?;
-    let old = state.plan().ok();
-    let plan = mean(home, &site, Place::Up { block }, old.as_ref().map_or(1, |old| old.generation))?;
-    let plan = match &old {
-        Some(old) if plan::same_meaning(old, &plan) => plan,
-        Some(old) => Plan { generation: old.generation + 1, ..plan },
-        None => plan,
-    };
+    let old = state.in_force().ok();
+    let plan = following(mean(home, &site, Place::Up { block }, 1)?, old.as_ref().map(|old| &old.plan));
     needs(&plan)?;
-    let surviving = surviving(&state, &plan);
-    if !surviving.is_empty() && old.as_ref() != Some(&plan) {
-        out::line(
-            "an earlier `dolmen up` left servers running; stopping them, since the site file has changed",
-        );
+    let new = make(&state, plan, old.as_ref(), false)?;
+    let surviving = surviving(&state, &new.plan);
+    if !surviving.is_empty() && old.as_ref() != Some(&new) {
+        out::line("an earlier `dolmen up` left servers running; stopping them, since the site has changed");
         super::stop::all(&state)?;
     }
-    probe_addresses(&state, &plan)?;
-    state.prepare(&plan)?;
-    state.set_plan(&plan)?;
+    probe_addresses(&state, &new.plan)?;
+    state.put_in_force(&new)?;
+    let plan = new.plan;
     remove_mark(&state.stop_mark())?;
     for machine in &plan.machines {
         fresh_start(&state, &machine.name)?;
     }
     Ok(Prepared { state, plan: Arc::new(plan), _lock: lock, _block: block_lock })
+}
+
+/// The plan as one that comes after `old`: it goes on with the orders that are in no site file.
+pub fn following(new: Plan, old: Option<&Plan>) -> Plan {
+    let Some(old) = old else { return new };
+    let drained = old.drained.iter().filter(|name| plan::is_drainable(&new, name)).cloned().collect();
+    Plan { drained, generation: old.generation, ..new }
+}
+
+/// All that is to be in force with this plan, made if need be, and of the next generation if it is something new.
+/// `runs`: whether `old` runs now.
+pub fn make(state: &State, plan: Plan, old: Option<&InForce>, runs: bool) -> Result<InForce, Failure> {
+    let release = state.prepare(&plan, old, runs)?;
+    let mut new = InForce { plan, release };
+    if let Some(old) = old {
+        new.plan.generation = old.plan.generation + u64::from(!new.is_same_as(old));
+    }
+    Ok(new)
 }
 
 /// The site file, or the mistake that there is none.

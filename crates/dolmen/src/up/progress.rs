@@ -19,7 +19,7 @@ struct Seen {
 }
 
 pub struct Progress {
-    synchronous: bool,
+    plan: Plan,
     began: Instant,
     seen: BTreeMap<String, Seen>,
     ready: bool,
@@ -27,7 +27,7 @@ pub struct Progress {
 
 impl Progress {
     pub fn new(plan: &Plan, began: Instant) -> Self {
-        Self { synchronous: is_synchronous(plan), began, seen: BTreeMap::new(), ready: false }
+        Self { plan: plan.clone(), began, seen: BTreeMap::new(), ready: false }
     }
 
     /// Takes the reports as they are now; true when all is healthy for the first time.
@@ -35,7 +35,7 @@ impl Progress {
         for server in reports.iter().flat_map(|machine| &machine.servers) {
             self.server(server);
         }
-        let healthy = is_fine(self.synchronous, reports);
+        let healthy = is_fine(&self.plan, reports);
         let first = healthy && !self.ready;
         self.ready |= healthy;
         first
@@ -65,9 +65,9 @@ impl Progress {
     /// What is not healthy, in sentences.
     pub fn wrong(&self, reports: &[MachineReport]) -> Vec<String> {
         let servers = reports.iter().flat_map(|machine| &machine.servers);
-        let wrong = servers.filter(|server| server.state != State::Healthy);
+        let wrong = servers.filter(|server| !is_as_wanted(&self.plan, server));
         let wrong = wrong.map(|server| format!("{} is {}: {}", server.name, server.state, server.because));
-        wrong.chain(waits_for_nobody(self.synchronous, reports)).collect()
+        wrong.chain(waits_for_nobody(is_synchronous(&self.plan), reports)).collect()
     }
 }
 
@@ -76,13 +76,19 @@ pub fn is_synchronous(plan: &Plan) -> bool {
     plan.database.as_ref().is_some_and(|database| database.synchronous && database.url.is_none())
 }
 
-/// All machines up, all servers healthy, and commits as safe as the plan promises.
-pub fn is_fine(synchronous: bool, reports: &[MachineReport]) -> bool {
-    let healthy = |machine: &MachineReport| {
-        machine.state == MachineState::Up
-            && machine.servers.iter().all(|server| server.state == State::Healthy)
+/// All machines up, all servers as they should be, and commits as safe as the plan promises.
+pub fn is_fine(plan: &Plan, reports: &[MachineReport]) -> bool {
+    let fine = |machine: &MachineReport| {
+        machine.state == MachineState::Up && machine.servers.iter().all(|server| is_as_wanted(plan, server))
     };
-    !reports.is_empty() && reports.iter().all(healthy) && waits_for_nobody(synchronous, reports).is_none()
+    let waits = waits_for_nobody(is_synchronous(plan), reports).is_some();
+    !reports.is_empty() && reports.iter().all(fine) && !waits
+}
+
+/// Healthy, or drained by order.
+pub fn is_as_wanted(plan: &Plan, server: &ServerReport) -> bool {
+    let drained = server.state == State::Draining && plan.drained.contains(&server.name);
+    server.state == State::Healthy || drained
 }
 
 /// A healthy primary that no replica follows synchronously yet, though the plan says that one does.

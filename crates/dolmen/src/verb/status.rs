@@ -12,7 +12,7 @@ use super::{Site, wait};
 use crate::failure::Failure;
 use crate::out;
 use crate::site::Home;
-use crate::up::progress::{is_fine, is_synchronous, waits_for_nobody};
+use crate::up::progress::{is_as_wanted, is_fine, is_synchronous, waits_for_nobody};
 
 const REFRESH: Duration = Duration::from_secs(1);
 
@@ -28,11 +28,11 @@ pub struct Status {
 
 impl Status {
     pub fn run(self, home: &Home) -> Result<ExitCode, Failure> {
-        let site = Site::open(home)?;
         wait(async {
             loop {
+                let site = Site::open(home)?;
                 let (generation, report) = ask(&site).await?;
-                let healthy = is_fine(is_synchronous(&site.plan), &report.machines);
+                let healthy = is_fine(&site.plan, &report.machines);
                 let text = if self.json {
                     as_json(&site.plan, generation, healthy, &report).to_string()
                 } else {
@@ -57,7 +57,7 @@ impl Status {
 const ANSWER: Duration = Duration::from_secs(3);
 
 /// Asks one agent after another: any of them can answer for the whole site.
-async fn ask(site: &Site) -> Result<(u64, SiteReport), Failure> {
+pub(super) async fn ask(site: &Site) -> Result<(u64, SiteReport), Failure> {
     for machine in &site.plan.machines {
         let answer = async {
             let mut conversation = site.agent(machine).await?;
@@ -108,7 +108,7 @@ fn database(report: &SiteReport) -> Value {
 }
 
 fn as_text(plan: &Plan, generation: u64, healthy: bool, report: &SiteReport) -> String {
-    let wrong = report.servers().filter(|server| server.state != State::Healthy).count();
+    let wrong = report.servers().filter(|server| !is_as_wanted(plan, server)).count();
     let all = plan.servers.len();
     let verdict = match (wrong, waits_for_nobody(is_synchronous(plan), &report.machines)) {
         _ if healthy => out::state(State::Healthy, "everything is fine"),

@@ -42,7 +42,7 @@ impl Upstream {
         way: &Way<'_>,
     ) -> Result<Self, ForwardError> {
         let connecting = Stream::connect(way.target, way.source);
-        let result = match deadline.within(thread.settings.timeouts.connect_ms, connecting).await {
+        let result = match deadline.within(thread.timeouts().connect_ms, connecting).await {
             Ok(result) => result.map_err(ForwardError::Connect),
             Err(_) => Err(ForwardError::ConnectLate),
         };

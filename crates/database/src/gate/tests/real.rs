@@ -183,6 +183,7 @@ impl Site {
             sockets: Default::default(),
             board: None,
             secrets: Default::default(),
+            succeeds: false,
             line: line.clone(),
         };
         let control = Memory::default();

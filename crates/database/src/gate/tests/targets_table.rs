@@ -10,6 +10,9 @@ const FAR: u64 = targets::LAG_LIMIT_BYTES + 1;
 
 fn report(name: &str, state: State, primary: bool, streaming: bool, lag_bytes: u64) -> ServerReport {
     ServerReport {
+        generation: 1,
+        did: String::new(),
+        refused: false,
         name: name.into(),
         role: Role::Database,
         machine: "beta".into(),

@@ -1,0 +1,43 @@
+//! `dolmen reload`: applies the changed site file to the site that runs, without the loss of a request.
+
+use std::process::ExitCode;
+
+use plan::Place;
+
+use super::change::Change;
+use crate::failure::Failure;
+use crate::out;
+use crate::site::Home;
+use crate::up::prepare;
+
+#[derive(Debug, clap::Args)]
+pub struct Reload {}
+
+impl Reload {
+    pub fn run(self, home: &Home) -> Result<ExitCode, Failure> {
+        super::usual_umask();
+        let written = prepare::read(home)?;
+        let change = Change::begin(home)?;
+        let (state, old) = (&change.site.state, &change.old);
+        let place = Place::Up { block: state.about().block };
+        let plan = prepare::following(prepare::mean(home, &written, place, 1)?, Some(&old.plan));
+        let obstacles = plan::obstacles(&old.plan, &plan);
+        if !obstacles.is_empty() {
+            return Err(Failure::failed(format!(
+                "this cannot be changed while the site runs, and nothing was changed:\n  {}\n\
+                 hint: `dolmen stop`, then `dolmen up`",
+                obstacles.join("\n  ")
+            )));
+        }
+        let differences = plan::difference(Some(&old.plan), &plan);
+        let new = prepare::make(state, plan, Some(old), true)?;
+        differences.iter().for_each(|sentence| out::line(sentence));
+        if let Some(number) = new.release.number.filter(|_| new.release != old.release) {
+            out::line(&format!("the application files have changed: they are release {number} now"));
+        }
+        if new == *old {
+            out::line("nothing has changed");
+        }
+        change.carry_out(&new)
+    }
+}
