@@ -28,6 +28,7 @@ PATH_SITE = """\
 interval = "{every}"
 
 [web]
+{access_log}
 [web.check]
 interval = "{every}"
 
@@ -115,7 +116,7 @@ class Bench:
 
 def _settings(logging, check):
     return {
-        "access_log": "on" if logging else "off", "to_servers": "keep-alive", "x_forwarded_for": True,
+        "access_log": "to a file, combined, written once a second" if logging else "off", "to_servers": "keep-alive", "x_forwarded_for": True,
         "health_checks": f"{check} every {CHECK_EVERY}", "algorithm": "round-robin",
     }
 

@@ -18,8 +18,8 @@ STOP_WITHIN_S = 60
 LOG_WITHIN_S = 3
 ASKED_FOR_LOG = "/healthz?bench-looks-for-this-line"
 
-# What a site file needs so that the balancer's access log is on, or off. This version has no key for it.
-ACCESS_LOG = {True: "", False: ""}
+# What a section of a site file needs so that its server's access log is on, as HAProxy and nginx write theirs, or off.
+ACCESS_LOG = {True: 'access-log = "combined"', False: 'access-log = "off"'}
 
 
 class Dolmen:

@@ -380,7 +380,7 @@ impl Agent {
             report.servers = servers;
             changed
         });
-        let site = door::site(&self.plan, &self.report.borrow(), &self.peers);
+        let site = door::site(&self.plan, &self.report.borrow(), &self.peers).without_counts();
         if site != self.told {
             let down = Down::Site(site.clone());
             for servant in self.servants.values_mut() {

@@ -139,6 +139,15 @@ impl SiteReport {
         self.machines.iter().flat_map(|machine| &machine.servers)
     }
 
+    /// How the site is, without what its servers counted: that changes all the time, and is nothing to act on.
+    pub fn without_counts(mut self) -> Self {
+        for server in self.machines.iter_mut().flat_map(|machine| &mut machine.servers) {
+            server.counters.clear();
+            server.traffic.clear();
+        }
+        self
+    }
+
     pub fn server(&self, name: &str) -> Option<&ServerReport> {
         self.servers().find(|server| server.name == name)
     }

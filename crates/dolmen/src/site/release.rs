@@ -53,8 +53,9 @@ pub fn make(root: &Path, home: &Path, plan: &Plan, old: Option<&Release>) -> Res
     }
     let number = last + 1;
     let release = at(root, number);
-    let public = plan.web.as_ref().and_then(|web| web.root.as_deref());
-    copy_whole(home, public, program.as_deref(), &release).map_err(failed)?;
+    let static_files = plan.web.as_ref().and_then(|web| web.root.as_deref());
+    let error_pages = plan.balancer.as_ref().and_then(|balancer| balancer.error_pages.as_deref());
+    copy_whole(home, &[static_files, error_pages], program.as_deref(), &release).map_err(failed)?;
     link::disk::replace(&digest_file(root, number), digest.as_bytes(), link::disk::Access::Everyone)?;
     for old in 1..(number + 1).saturating_sub(KEPT) {
         remove(&at(root, old)).map_err(failed)?;
@@ -125,10 +126,10 @@ fn walk(home: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// `public` is the folder of static files, which the web servers' account reads.
+/// `public` are the folders of what everybody may see, which the account of web servers and balancers reads.
 fn copy_whole(
     home: &Path,
-    public: Option<&Path>,
+    public: &[Option<&Path>],
     program: Option<&Path>,
     release: &Release,
 ) -> io::Result<()> {
@@ -141,7 +142,7 @@ fn copy_whole(
     fs::create_dir_all(&release.programs)?;
     for path in walk(home)? {
         let below = path.strip_prefix(home).map_err(io::Error::other)?;
-        let public = public.is_some_and(|public| below.starts_with(public));
+        let public = public.iter().flatten().any(|public| below.starts_with(public));
         copy_one(&path, &unfinished.join(below), public)?;
     }
     if let Some(program) = program
