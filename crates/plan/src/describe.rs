@@ -1,8 +1,10 @@
 //! A plan for people: which server runs where, at which address, in the order of a request.
 
+mod balancer;
+
 use std::fmt::Write as _;
 
-use crate::meant::{Listen, Mode, Place, Plan, Pool, Route, Server, SocketKind, Target, To, Value};
+use crate::meant::{Listen, Place, Plan, Server, SocketKind, Value};
 
 /// A table of the plan, with aligned columns. It shows where secrets come from, never the secrets.
 pub fn describe(plan: &Plan) -> String {
@@ -58,14 +60,8 @@ fn way(plan: &Plan) -> Vec<Vec<String>> {
         row("dns", format!("answers for the zone {}, {records}, ttl {} s", dns.zone, dns.ttl_s));
     }
     if let Some(balancer) = &plan.balancer {
-        if !balancer.pool.servers.is_empty() {
-            row("balancer", pool(&balancer.pool));
-        }
-        for route in &balancer.routes {
-            row("route", route_row(route));
-        }
-        for named in &balancer.pools {
-            row("pool", format!("{}: {}", named.name, pool(named)));
+        for (part, does) in balancer::rows(balancer) {
+            row(part, does);
         }
     }
     if let Some(web) = &plan.web {
@@ -81,28 +77,9 @@ fn way(plan: &Plan) -> Vec<Vec<String>> {
     rows
 }
 
-fn route_row(route: &Route) -> String {
-    let any = |list: &[String], any: &str| if list.is_empty() { any.to_owned() } else { list.join(", ") };
-    let path = route.path.as_deref().unwrap_or("/");
-    let what = format!("{} {} {path}", any(&route.methods, "any method,"), any(&route.hosts, "any host,"));
-    match &route.to {
-        To::Pool(name) if name.is_empty() => format!("{what} to the balancer's own servers"),
-        To::Pool(name) => format!("{what} to the pool {name}"),
-        To::Redirect { location, status } => format!("{what} is redirected to {location} ({status})"),
-    }
-}
-
-fn pool(pool: &Pool) -> String {
-    let by = pool.hash_by.as_ref().map_or(String::new(), |name| format!(" of {name}"));
-    let sticky =
-        pool.sticky.as_ref().map_or(String::new(), |sticky| format!(", sticky by {}", sticky.cookie));
-    let (algorithm, mode) = (pool.algorithm.name(), mode(pool.mode));
-    format!("{algorithm}{by}, {mode}{sticky}, to {}", targets(&pool.servers))
-}
-
 fn web_row(web: &crate::meant::Web) -> String {
     let files = web.root.as_ref().map(|root| format!("files in {}", root.display()));
-    let app = (!web.app.is_empty()).then(|| format!("to {}", targets(&web.app)));
+    let app = (!web.app.is_empty()).then(|| format!("to {}", balancer::targets(&web.app)));
     let parts: Vec<String> = files.into_iter().chain(app).collect();
     parts.join(", all else ")
 }
@@ -132,22 +109,6 @@ fn value(value: &Value) -> String {
         Value::Plain(text) => text.clone(),
         Value::Env(name) => format!("env:{name}"),
         Value::File(path) => format!("file:{}", path.display()),
-    }
-}
-
-fn targets(targets: &[Target]) -> String {
-    let target = |target: &Target| {
-        let weight = if target.weight == 1 { String::new() } else { format!(" (weight {})", target.weight) };
-        let backup = if target.backup { " (backup)" } else { "" };
-        format!("{}{weight}{backup}", target.name)
-    };
-    targets.iter().map(target).collect::<Vec<_>>().join(", ")
-}
-
-fn mode(mode: Mode) -> &'static str {
-    match mode {
-        Mode::ActiveActive => "active-active",
-        Mode::ActivePassive => "active-passive",
     }
 }
 

@@ -14,6 +14,7 @@ use toml::de::{DeTable, DeValue, Error};
 pub(crate) use item::Item;
 pub(crate) use similar::did_you_mean;
 pub(crate) use table::Table;
+pub(crate) use unit::{bytes_text, duration_text};
 
 use crate::mistake::{Mistake, Notes};
 use crate::section::app::AppSection;

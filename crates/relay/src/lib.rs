@@ -60,6 +60,7 @@ mod outcome;
 pub mod page;
 mod pool;
 mod probe;
+mod reason;
 mod reply;
 mod serve;
 mod stream;

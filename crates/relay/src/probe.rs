@@ -12,6 +12,7 @@ use crate::codec::body::Body;
 use crate::codec::chunked::Chunked;
 use crate::codec::response::ResponseHead;
 use crate::codec::scan::{Found, Scan};
+use crate::reason::reason;
 use crate::stream::Stream;
 
 /// What is looked at of an answer's body, when it is.
@@ -19,11 +20,11 @@ pub(crate) const PROBE_BODY_BYTES: usize = 64 * 1024;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ProbeError {
-    #[error("cannot connect: {0}")]
+    #[error("cannot connect: {}", reason(.0))]
     Connect(io::Error),
     #[error("no answer within {} ms", .0.as_millis())]
     Late(Duration),
-    #[error("the connection broke before an answer: {0}")]
+    #[error("the connection broke before an answer: {}", reason(.0))]
     Broken(io::Error),
     #[error("the answer is not HTTP")]
     NotHttp,

@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use crate::reason::reason;
+
 /// After this time without an answer the name counts as not resolved. The question goes on.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -61,7 +63,7 @@ impl Question {
     pub(super) async fn ask(&mut self) -> Result<Vec<IpAddr>, String> {
         let asked = match self.asked.take() {
             Some(asked) => asked,
-            None => self.begin().map_err(|error| format!("cannot begin to ask: {error}"))?,
+            None => self.begin().map_err(|error| format!("cannot begin to ask: {}", reason(&error)))?,
         };
         let asked = self.asked.insert(asked);
         let answer = match tokio::time::timeout(PATIENCE, asked).await {
@@ -72,7 +74,7 @@ impl Question {
         match answer {
             Ok(Ok(addresses)) if addresses.is_empty() => Err("it has no address".to_owned()),
             Ok(Ok(addresses)) => Ok(addresses),
-            Ok(Err(error)) => Err(error.to_string()),
+            Ok(Err(error)) => Err(reason(&error)),
             Err(_) => Err("the question was lost".to_owned()),
         }
     }

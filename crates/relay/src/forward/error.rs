@@ -4,17 +4,18 @@ use std::io;
 
 use crate::codec::chunked::ChunkError;
 use crate::outcome::Cause;
+use crate::reason::reason;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ForwardError {
-    #[error("cannot connect: {0}")]
+    #[error("cannot connect: {}", reason(.0))]
     Connect(io::Error),
     #[error("no connection within the time allowed")]
     ConnectLate,
-    #[error("the connection broke before anything was sent: {0}")]
+    #[error("the connection broke before anything was sent: {}", reason(.0))]
     NotSent(io::Error),
     /// `again`: the request can do no harm if it is sent a second time, and is still whole.
-    #[error("the connection broke before an answer: {error}")]
+    #[error("the connection broke before an answer: {}", reason(error))]
     Died { error: io::Error, again: bool },
     #[error("its checks failed while a request waited for an answer")]
     Lost,

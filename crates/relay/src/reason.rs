@@ -1,0 +1,32 @@
+//! What the system says is wrong, in words for people: without the number that std adds, and in lowercase as all messages.
+
+use std::io;
+
+/// `connection refused`, where std says `Connection refused (os error 111)`.
+pub(crate) fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = match (error.raw_os_error(), text.rfind(" (os error ")) {
+        (Some(_), Some(end)) => &text[..end],
+        _ => &text,
+    };
+    let mut letters = text.chars();
+    // A word in capitals is a name.
+    match (letters.next(), letters.clone().next()) {
+        (Some(first), Some(second)) if !second.is_uppercase() => {
+            format!("{}{}", first.to_lowercase(), letters.as_str())
+        }
+        _ => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_without_numbers() {
+        assert_eq!(reason(&io::Error::from_raw_os_error(111)), "connection refused");
+        assert_eq!(reason(&io::ErrorKind::UnexpectedEof.into()), "unexpected end of file");
+        assert_eq!(reason(&io::Error::other("DNS is gone")), "DNS is gone");
+    }
+}
