@@ -19,8 +19,9 @@ use super::wire::Conversation;
 /// How long the client of a server that has ended the connection may take to end it too.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// How long a replica may seal itself, or fall behind, before its readers are cut: an election is shorter.
-const GRACE: Duration = Duration::from_secs(2);
+/// How long a replica may follow nobody, or lag, before its readers are cut: while its primary is dying, until
+/// the lease has run out and the election is over, nobody could serve them better.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// A connection counts as left alone when no byte has passed for so long.
 const QUIET: Duration = Duration::from_millis(200);

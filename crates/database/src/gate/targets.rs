@@ -87,16 +87,13 @@ impl Route {
 }
 
 impl Targets {
-    /// Whether a connection that was led this way may go on.
+    /// Whether a connection that was led this way may go on. A replica of which nothing is heard, because its
+    /// agent does not answer, keeps its readers: if it is gone they notice. One that was promoted keeps them
+    /// too, being as good for reads as ever.
     pub(crate) fn allow(&self, route: &Route) -> bool {
         match route {
             Route::Primary(primary) => self.primary.as_ref() == Ok(primary),
-            // One that was promoted is as good for reads as ever.
-            Route::Replica(target) => {
-                self.following.contains(target)
-                    || self.primary.as_ref().is_ok_and(|primary| primary.target == *target)
-                    || (self.nobody_to_follow() && self.standing.contains(target))
-            }
+            Route::Replica(target) => self.nobody_to_follow() || !self.standing.contains(target),
         }
     }
 

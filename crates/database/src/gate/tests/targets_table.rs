@@ -124,6 +124,10 @@ fn the_record_decides_whatever_the_reports_claim() {
     assert!(during.allow(&readers));
     assert!(!next(&open("database-1", 5), vec![one(), sealed.clone()], &during).allow(&readers));
     assert!(next(&open("database-2", 5), vec![one(), sealed], &during).allow(&readers));
+    // Its agent does not answer: no new readers, but those that are there stay.
+    let unseen = ServerReport { database: None, ..report("database-2", State::Down, false, false, 0) };
+    let unseen = next(&open("database-1", 5), vec![one(), unseen], &during);
+    assert!(unseen.allow(&readers) && unseen.following.is_empty() && unseen.standing.is_empty());
 }
 
 #[test]
