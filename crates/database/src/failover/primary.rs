@@ -130,7 +130,12 @@ fn promoting(view: &View, primary: &AsPrimary) -> Decision {
         true => format!("promoted, committing epoch {epoch}"),
         false => format!("promoted, epoch {epoch} waits until {} has it", waits.join(" or ")),
     };
-    let action = if primary.committing == Some(epoch) { Action::Wait } else { Action::CommitEpoch(epoch) };
+    // The only server that can have it may first have to be rewound, which needs the checkpoint.
+    let action = match primary.checkpoint {
+        _ if primary.committing != Some(epoch) => Action::CommitEpoch(epoch),
+        Progress::NotBegun => Action::Checkpoint,
+        Progress::UnderWay | Progress::Done => Action::Wait,
+    };
     on_the_way(action, text)
 }
 

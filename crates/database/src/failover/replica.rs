@@ -13,6 +13,9 @@ use super::{Action, Decision, Rejoin, Standing, electing, rejoin};
 /// A replica that was told to follow and cannot is judged anew after this time.
 pub const FOLLOW_LIMIT: Duration = Duration::from_secs(30);
 
+/// How long a promoted primary has to become open without the help of a server that must be rewound or copied.
+pub const OPEN_PATIENCE: Duration = Duration::from_secs(3);
+
 /// What PostgreSQL says when a replica can never follow as it is (its log, `lc_messages` being C).
 const HOPELESS: [&str; 3] = [
     "has already been removed",
@@ -112,11 +115,16 @@ fn is_hopeless(error: &str) -> bool {
     HOPELESS.iter().any(|text| error.contains(text))
 }
 
-/// The primary must be open: its epoch is then on enough servers, and what is rewound away was never acknowledged.
+/// An open primary has its epoch on enough servers: what is rewound or copied away then was never acknowledged,
+/// and is needed for nothing. One that does not become open may be waiting for just this server.
+fn is_settled(view: &View) -> bool {
+    view.group.is_open() || (view.group.can_be_followed() && view.epoch_age >= OPEN_PATIENCE)
+}
+
 fn rewind(view: &View, common: u64, because: &str) -> Decision {
     let (from, epoch) = (view.group.holder.clone(), view.group.epoch);
     let ready = matches!(view.seen.upstream, Upstream::Reached { checkpointed: true, .. });
-    if !view.group.is_open() || !ready {
+    if !is_settled(view) || !ready {
         let text = format!("waiting for {from} to be ready for a rewind: {because}");
         return say(Standing::Rejoining, Action::Wait, State::Starting, text);
     }
@@ -131,7 +139,7 @@ fn copy(view: &View, why: &str) -> Decision {
         let text = format!("waiting to copy {holder} ({why}): {text}");
         say(Standing::Cloning, Action::Wait, State::Starting, text)
     };
-    if !view.group.is_open() || view.group.ballot.is_some() {
+    if !is_settled(view) || view.group.ballot.is_some() {
         return wait("it is not open yet");
     }
     if let Some(trouble) = seen.trouble.as_ref().filter(|trouble| !trouble.retry_in.is_zero()) {

@@ -2,6 +2,7 @@
 //!
 //! All durations are ages on CLOCK_BOOTTIME, which goes on while the machine is suspended and which nobody sets.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -64,7 +65,7 @@ pub enum Record {
     Absent,
     Known {
         version: u64,
-        group: Box<Group>,
+        group: Arc<Group>,
         /// How long this process has seen this version.
         version_age: Duration,
         /// How long this process has seen this (epoch, seq): the holder's silence.
@@ -143,6 +144,7 @@ pub enum Progress {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replica {
     pub name: String,
+    /// Connected in that state, and heard within [`super::synchrony::REPLY_LIMIT`].
     pub streaming: bool,
     /// Being copied at this moment.
     pub copying: bool,

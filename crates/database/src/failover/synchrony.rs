@@ -19,7 +19,11 @@ use crate::group::{Group, Lsn, Mode, SynchronousSet};
 
 /// A member that has not streamed for this long is taken out, so that commits do not wait for it and so that
 /// the loss of another one can still be decided on.
-pub const AWAY_LIMIT: Duration = Duration::from_secs(1);
+pub const AWAY_LIMIT: Duration = Duration::from_millis(500);
+
+/// A connected replica that has not been heard for this long does not stream: it speaks every second, even when
+/// nothing is written (wal_receiver_status_interval).
+pub const REPLY_LIMIT: Duration = Duration::from_millis(1500);
 
 /// How far behind a replica may be to become a member: what it lacks then is there in a moment.
 pub const CAUGHT_UP_BYTES: u64 = 16 << 20;

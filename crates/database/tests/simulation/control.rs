@@ -1,0 +1,47 @@
+//! Control as the decisions know it: one record that changes by compare-and-swap, reached through a majority
+//! of machines or not at all, with answers that may be late, lost or unknown.
+
+use std::sync::Arc;
+
+use database::group::Group;
+
+#[derive(Clone, Debug, Default)]
+pub struct Control {
+    pub version: u64,
+    pub group: Option<Arc<Group>>,
+    /// No leader until then.
+    pub outage_until: u64,
+}
+
+/// A proposal on its way.
+#[derive(Clone, Debug)]
+pub struct Proposal {
+    pub from: usize,
+    pub life: u64,
+    pub number: u64,
+    pub expected: u64,
+    pub next: Arc<Group>,
+    /// On the proposer's clock, before it was sent.
+    pub sent: u64,
+    pub gives: Gives,
+}
+
+/// What an accepted proposal means for the lease of whoever made it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gives {
+    Renewal(u64),
+    Lease(u64),
+    Release,
+    Nothing,
+}
+
+impl Control {
+    pub fn swap(&mut self, expected: u64, next: &Arc<Group>) -> bool {
+        if self.version != expected {
+            return false;
+        }
+        self.version += 1;
+        self.group = Some(Arc::clone(next));
+        true
+    }
+}
