@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use link::{Secrets, Start};
+use link::{Given, Secrets};
 use plan::{Plan, Role, Server, Value};
 use rustix::process::geteuid;
 
@@ -31,7 +31,7 @@ pub enum EnvironmentError {
 }
 
 /// Names and values. It holds secrets, so it prints only the names.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct Environment(BTreeMap<OsString, OsString>);
 
 impl fmt::Debug for Environment {
@@ -43,18 +43,20 @@ impl fmt::Debug for Environment {
 impl Environment {
     /// What all workers of this server have in common. `ours` is the environment of this process.
     pub(crate) fn of(
-        start: &Start,
+        given: &Given,
+        me: &Server,
+        folder: &Path,
         ours: impl Iterator<Item = (OsString, OsString)>,
     ) -> Result<Self, EnvironmentError> {
         let mut environment = Self::default();
         environment.set("PATH", PATH);
         environment.0.extend(ours.filter(|(name, _)| is_kept(&name.to_string_lossy())));
-        environment.settle(&start.folder);
-        environment.add_database(&start.plan, &start.me, &start.secrets)?;
-        environment.add_written(&start.plan, &start.secrets)?;
-        environment.set("DOLMEN_SERVER", &start.me.name);
-        environment.set("DOLMEN_SITE", &start.plan.site);
-        environment.set(MARK, start.folder.as_os_str());
+        environment.settle(folder);
+        environment.add_database(&given.plan, me, &given.secrets)?;
+        environment.add_written(&given.plan, &given.secrets)?;
+        environment.set("DOLMEN_SERVER", &me.name);
+        environment.set("DOLMEN_SITE", &given.plan.site);
+        environment.set(MARK, folder.as_os_str());
         Ok(environment)
     }
 

@@ -11,6 +11,7 @@
 //! ```
 
 mod command;
+mod crew;
 mod database_url;
 mod environment;
 mod front;
@@ -30,17 +31,19 @@ use std::time::{Duration, Instant};
 
 use link::board::{Board, SLOTS};
 use link::report::State;
-use link::{Line, Start};
-use relay::{Serving, Settings, Stop};
+use link::{Given, Line, Start};
+use plan::Server;
+use relay::{Serving, Settings, Stop, Tuning};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 
 pub use environment::EnvironmentError;
 
+use crew::{Crew, HALF};
 use environment::Environment;
 use front::Front;
 use life::Standing;
-use worker::{Site, Worker};
+use port::Ports;
+use worker::Site;
 
 /// How often counters are published.
 const TICK: Duration = Duration::from_secs(1);
@@ -71,108 +74,179 @@ pub enum Error {
 
 /// Serves until the agent says stop. Workers are started from the calling thread and end with it.
 pub fn run(mut start: Start) -> Result<(), Error> {
-    let app = start.plan.app.clone().ok_or(Error::NoApp)?;
-    if usize::from(app.workers) > SLOTS {
-        return Err(Error::TooMany(app.workers));
-    }
     let board = start.board.take().ok_or(Error::NoBoard)?;
+    let given = Given {
+        plan: start.plan.as_ref().clone(),
+        files: start.files,
+        programs: start.programs,
+        secrets: start.secrets,
+    };
+    let around = Around {
+        me: start.me,
+        folder: start.folder,
+        board: board.clone(),
+        ports: Arc::default(),
+        starts: Arc::default(),
+    };
+    let site = around.site(&given, 0)?;
     board.clear();
-    let left = leftover::end(&start.folder);
+    let left = leftover::end(&around.folder);
     if left > 0 {
-        tracing::warn!("ended {left} processes that a killed {} had left", start.me.name);
+        tracing::warn!("ended {left} processes that a killed {} had left", around.me.name);
     }
     let listeners = start.sockets.tcp("http");
     if listeners.is_empty() {
         return Err(Error::NoSocket);
     }
-    let settings = Settings::new(app.timeouts).admitted(start.line.admission());
+    let (tune, tuned) = watch::channel(tuning(&site.app));
+    let settings = Settings::new(site.app.timeouts).admitted(start.line.admission()).tuned(tuned);
     let stop = Stop::default();
-    let site = Arc::new(site(&start, app, board.clone())?);
-    let via = format!("1.1 {}", start.me.name);
+    let via = format!("1.1 {}", around.me.name);
     let front = move |_thread| Front { board: board.clone(), via: via.clone() };
     let serving = relay::serve(listeners, settings, stop.clone(), front)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
-    runtime.block_on(Supervisor { site, serving, stop, line: start.line, folder: start.folder }.run())
-}
-
-fn site(start: &Start, app: plan::App, board: Board) -> Result<Site, Error> {
-    let standings = vec![Standing::Starting; app.workers.into()];
-    Ok(Site {
-        server: start.me.name.clone(),
-        domain: start.plan.domain.clone().unwrap_or_else(|| start.me.address.to_string()),
-        host: worker::host(start.me.address),
-        app,
-        files: start.files.clone(),
-        programs: start.programs.clone(),
-        environment: Environment::of(start, std::env::vars_os())?,
-        board,
-        ports: port::Ports::default(),
-        standings: watch::Sender::new(standings),
-        starts: AtomicU64::new(0),
+    let line = start.line;
+    runtime.block_on(async {
+        let mut crew = Crew::of(site);
+        crew.start_all();
+        let mut supervisor = Supervisor { around, crew, leaving: Vec::new(), serving, stop, line, tune };
+        let within = supervisor.serve().await?;
+        supervisor.end(within - RESERVE.min(within / 10)).await
     })
 }
 
+fn tuning(app: &plan::App) -> Tuning {
+    let connections = relay::Limits::default().connections;
+    Tuning { timeouts: app.timeouts, connections, proxies: Arc::default(), pages: Arc::default() }
+}
+
+/// What does not change while the server runs.
+struct Around {
+    me: Server,
+    folder: PathBuf,
+    board: Board,
+    ports: Arc<Ports>,
+    starts: Arc<AtomicU64>,
+}
+
+impl Around {
+    /// What the workers of this plan have in common, with slots on the board from `base` on.
+    fn site(&self, given: &Given, base: usize) -> Result<Site, Error> {
+        let app = given.plan.app.clone().ok_or(Error::NoApp)?;
+        if usize::from(app.workers) > SLOTS {
+            return Err(Error::TooMany(app.workers));
+        }
+        let standings = vec![Standing::Starting; app.workers.into()];
+        Ok(Site {
+            server: self.me.name.clone(),
+            domain: given.plan.domain.clone().unwrap_or_else(|| self.me.address.to_string()),
+            host: worker::host(self.me.address),
+            app,
+            files: given.files.clone(),
+            programs: given.programs.clone(),
+            environment: Environment::of(given, &self.me, &self.folder, std::env::vars_os())?,
+            board: self.board.clone(),
+            base,
+            ports: Arc::clone(&self.ports),
+            standings: watch::Sender::new(standings),
+            starts: Arc::clone(&self.starts),
+        })
+    }
+}
+
 struct Supervisor {
-    site: Arc<Site>,
+    around: Around,
+    crew: Crew,
+    /// Those that were replaced and finish their requests.
+    leaving: Vec<Crew>,
     serving: Serving,
     stop: Stop,
     line: Line,
-    folder: PathBuf,
+    tune: watch::Sender<Tuning>,
 }
 
 impl Supervisor {
-    async fn run(self) -> Result<(), Error> {
-        let end = watch::Sender::new(None);
-        let mut workers = JoinSet::new();
-        for slot in 0..self.site.app.workers.into() {
-            workers.spawn(Worker::new(Arc::clone(&self.site), slot, end.subscribe()).run());
-        }
-        let within = self.serve().await?;
-        self.end(within - RESERVE.min(within / 10), &end, workers).await
-    }
-
-    /// Reports until the stop.
-    async fn serve(&self) -> Result<Duration, Error> {
-        let mut standings = self.site.standings.subscribe();
+    /// Reports, and follows later plans, until the stop.
+    async fn serve(&mut self) -> Result<Duration, Error> {
         let (mut tick, mut once) = (tokio::time::interval(TICK), false);
+        let mut plans = self.line.plans();
         loop {
+            let mut standings = self.crew.site.standings.subscribe();
             let (state, because) = summary::of(&standings.borrow_and_update(), once);
             once |= state == State::Healthy;
             self.line.report(state, because);
             tokio::select! {
                 within = self.line.stopped() => return Ok(within),
                 _ = standings.changed() => {}
-                _ = tick.tick() => self.count()?,
+                given = plans.next() => {
+                    let line = self.line.clone();
+                    tokio::select! {
+                        within = line.stopped() => return Ok(within),
+                        () = self.take_on(&given) => {}
+                    }
+                }
+                _ = tick.tick() => {
+                    self.leaving.retain_mut(|crew| !crew.is_gone());
+                    self.count()?;
+                }
             }
         }
     }
 
     fn count(&self) -> Result<(), Error> {
         let mut counters = self.serving.totals();
-        counters.insert("workers_ready".into(), self.site.board.ready() as u64);
-        counters.insert("worker_starts".into(), self.site.starts.load(Ordering::Relaxed));
+        counters.insert("workers_ready".into(), self.around.board.ready() as u64);
+        counters.insert("worker_starts".into(), self.around.starts.load(Ordering::Relaxed));
         self.line.count(counters);
         if self.serving.is_broken() { Err(Error::Broken) } else { Ok(()) }
     }
 
+    /// Replaces the workers one after another if the plan changes anything about them. May be dropped at any time:
+    /// the workers that it has begun to start are then among those that are ended.
+    async fn take_on(&mut self, given: &Given) {
+        let base = HALF - self.crew.site.base;
+        let site = match self.around.site(given, base) {
+            Ok(site) => site,
+            Err(error) => return self.line.refused(given, error),
+        };
+        if site.is_same_as(&self.crew.site) {
+            return self.line.took(given, "goes on with its workers");
+        }
+        let most = site.app.workers.max(self.crew.site.app.workers);
+        if usize::from(most) > HALF {
+            return self.line.refused(given, format!("only {HALF} workers can be replaced while they serve"));
+        }
+        self.tune.send_replace(tuning(&site.app));
+        for crew in self.leaving.iter_mut().filter(|crew| crew.site.base == base) {
+            crew.gone().await;
+        }
+        self.leaving.push(Crew::of(site));
+        let Some(new) = self.leaving.last_mut() else { return };
+        let replaced = new.replace(&self.crew).await;
+        if let Err(because) = replaced {
+            new.end_all(Duration::from_millis(new.site.app.stop_ms));
+            return self.line.refused(given, because);
+        }
+        std::mem::swap(new, &mut self.crew);
+        let count = self.crew.site.app.workers;
+        let workers = if count == 1 { "its worker" } else { "its workers, one after another" };
+        self.line.took(given, format!("has replaced {workers}"));
+    }
+
     /// First nothing new comes in, then the workers leave the board, finish what they have, and end.
-    async fn end(
-        self,
-        within: Duration,
-        end: &watch::Sender<Option<Duration>>,
-        mut workers: JoinSet<()>,
-    ) -> Result<(), Error> {
+    async fn end(mut self, within: Duration) -> Result<(), Error> {
         let begin = Instant::now();
         self.line.report(State::Draining, "finishing the requests that are under way");
         self.stop.drain(within);
-        let mut front = tokio::task::spawn_blocking(move || self.serving.wait());
+        let serving = self.serving;
+        let mut front = tokio::task::spawn_blocking(move || serving.wait());
         let last_requests = LAST_REQUESTS.min(within / 4);
         let mut ended = tokio::time::timeout(last_requests, &mut front).await.is_ok();
-        end.send_replace(Some(within.saturating_sub(begin.elapsed())));
-        while let Some(worker) = workers.join_next().await {
-            if let Err(error) = worker {
-                tracing::error!("the task of a worker ended in a panic: {error}");
-            }
+        let rest = within.saturating_sub(begin.elapsed());
+        self.leaving.push(self.crew);
+        self.leaving.iter().for_each(|crew| crew.end_all(rest));
+        for crew in &mut self.leaving {
+            crew.gone().await;
         }
         if !ended {
             let rest = within.saturating_sub(begin.elapsed());
@@ -181,9 +255,9 @@ impl Supervisor {
         if !ended {
             tracing::debug!("some connections were still open at the end");
         }
-        self.site.board.clear();
+        self.around.board.clear();
         // Children that left the group of their worker.
-        let left = leftover::end(&self.folder);
+        let left = leftover::end(&self.around.folder);
         if left > 0 {
             tracing::warn!("ended {left} processes that the workers had left");
         }

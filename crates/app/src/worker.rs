@@ -37,10 +37,21 @@ pub(crate) struct Site {
     pub(crate) programs: std::path::PathBuf,
     pub(crate) environment: Environment,
     pub(crate) board: Board,
-    pub(crate) ports: Ports,
+    /// The first of the slots on the board that these workers use.
+    pub(crate) base: usize,
+    pub(crate) ports: Arc<Ports>,
     pub(crate) standings: watch::Sender<Vec<Standing>>,
     /// How many processes were started.
-    pub(crate) starts: std::sync::atomic::AtomicU64,
+    pub(crate) starts: Arc<std::sync::atomic::AtomicU64>,
+}
+
+impl Site {
+    /// Whether workers of this plan are the same as workers of that one.
+    pub(crate) fn is_same_as(&self, other: &Site) -> bool {
+        let paths = |site: &Site| (site.files.clone(), site.programs.clone());
+        (&self.app, &self.environment, &self.domain) == (&other.app, &other.environment, &other.domain)
+            && paths(self) == paths(other)
+    }
 }
 
 /// One worker: the first has slot 0 and number 1.
@@ -94,6 +105,11 @@ impl Worker {
         format!("worker {}", self.slot + 1)
     }
 
+    /// Its slot on the board.
+    fn place(&self) -> usize {
+        self.site.base + self.slot
+    }
+
     fn publish(&self) {
         let standing = self.life.standing();
         self.site.standings.send_if_modified(|all| {
@@ -112,8 +128,8 @@ impl Worker {
         for act in step.acts {
             match act {
                 Act::Spawn => result = self.spawn().err().map(Event::CannotStart),
-                Act::Publish => self.site.board.set(self.slot, self.address()),
-                Act::Withdraw => self.site.board.set(self.slot, None),
+                Act::Publish => self.site.board.set(self.place(), self.address()),
+                Act::Withdraw => self.site.board.set(self.place(), None),
                 Act::Terminate => self.signal(Signal::TERM),
                 Act::Kill => self.signal(Signal::KILL),
             }
@@ -137,7 +153,7 @@ impl Worker {
         let path = site.environment.get("PATH").map(std::ffi::OsString::as_os_str).unwrap_or_default();
         let places = Places { files: &site.files, programs: &site.programs, path };
         let command = command::find(&site.app.command, places).map_err(|missing| missing.to_string())?;
-        let seed = (site.host, &site.server, std::process::id(), self.slot, self.tries);
+        let seed = (site.host, &site.server, std::process::id(), self.place(), self.tries);
         let port =
             site.ports.choose(seed).ok_or("no port from 20000 to 32767 is free: end what holds them")?;
         let environment = site.environment.at(SocketAddr::new(site.host.into(), port.number));
@@ -158,7 +174,7 @@ impl Worker {
         let wake = self.life.wake().map(tokio::time::Instant::from_std);
         let draining = self.life.is_draining();
         let interval = self.life.check_interval();
-        let (site, slot) = (&self.site, self.slot);
+        let (site, slot) = (&self.site, self.place());
         let due = self.running.as_ref().filter(|_| interval.is_some());
         let due = due.map(|running| (running.next_check, running.port.number, running.address));
         tokio::select! {

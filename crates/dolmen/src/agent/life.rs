@@ -216,6 +216,10 @@ impl Life {
             self.phase = Phase::Absent;
             return vec![self.refuse()];
         }
+        if let Phase::Ending { .. } = self.phase {
+            self.phase = Phase::Waiting { until_ms: now_ms, because: "asked to start".into() };
+            return vec![Action::Spawn];
+        }
         let Phase::Running { since_ms, .. } = self.phase else { return Vec::new() };
         if now_ms.saturating_sub(since_ms) >= STABLE_MS {
             self.failures = 0;
@@ -264,12 +268,8 @@ impl Life {
                 vec![Action::Spawn]
             }
             Phase::Running { .. } => Vec::new(),
-            // It is on its way out: `ended` finds it wanted and starts the next.
-            Phase::Ending { pid, .. } => {
-                self.phase =
-                    Phase::Running { pid, since_ms: now_ms, hello: true, admitted: false, report: None };
-                Vec::new()
-            }
+            // It is on its way out, and keeps its deadline: `ended` finds it wanted and starts the next.
+            Phase::Ending { .. } => Vec::new(),
         }
     }
 

@@ -101,6 +101,15 @@ fn a_start_that_comes_while_the_kill_is_under_way_is_not_lost() {
 }
 
 #[test]
+fn a_start_does_not_save_a_server_that_overstays_its_stop() {
+    let mut life = running(0);
+    life.step(100, Event::Stop { within_ms: 500 });
+    assert_eq!(life.step(200, Event::Start), []);
+    assert_eq!(life.step(100 + 500 + STOP_GRACE_MS, Event::Time), [Action::Kill]);
+    assert_eq!(life.step(1700, ended()), [Action::Spawn]);
+}
+
+#[test]
 fn a_stopped_server_is_killed_when_it_overstays() {
     let mut life = running(0);
     assert_eq!(life.step(100, Event::Stop { within_ms: 500 }), [Action::AskToStop { within_ms: 500 }]);
