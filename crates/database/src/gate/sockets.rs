@@ -14,7 +14,9 @@ use super::targets::Address;
 pub(crate) const CONNECT: Duration = Duration::from_secs(2);
 
 /// A peer that acknowledges nothing for this long is gone: a machine that lost its power sends no end.
-const SERVER_SILENT: Duration = Duration::from_secs(5);
+/// One of our own servers may take as long as its lease.
+const SERVER_SILENT: Duration = Duration::from_secs(3);
+const EXTERNAL_SILENT: Duration = Duration::from_secs(5);
 const CLIENT_SILENT: Duration = Duration::from_secs(30);
 
 /// Descriptors for everything that is not a client's connection.
@@ -38,7 +40,11 @@ pub(crate) async fn connect(address: &Address, from: IpAddr) -> io::Result<TcpSt
         Ok(stream) => stream?,
         Err(_) => return Err(io::Error::new(io::ErrorKind::TimedOut, "no answer to the connection")),
     };
-    tune(&stream, SERVER_SILENT)?;
+    let silent = match address {
+        Address::Ours(_) => SERVER_SILENT,
+        Address::External { .. } => EXTERNAL_SILENT,
+    };
+    tune(&stream, silent)?;
     Ok(stream)
 }
 
