@@ -103,6 +103,7 @@ mod tests {
             app: None,
             database: None,
             drained: Vec::new(),
+            control: None,
             not_served: Vec::new(),
         };
         let expect = "# Written by dolmen from the plan; changes here are lost.\n\

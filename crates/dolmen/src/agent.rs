@@ -83,6 +83,7 @@ pub fn urls(server: &Server) -> Vec<String> {
     let url = |listen: &Listen| match (server.role, listen.name.as_str()) {
         (Role::Dns, "dns") => Some(format!("dns://{}", listen.address)),
         (Role::Dns, _) => None,
+        (Role::Control, _) => None,
         (Role::Gate | Role::Database, _) => Some(format!("postgres://{}", listen.address)),
         _ => Some(format!("http://{}", listen.address)),
     };

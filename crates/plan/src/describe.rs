@@ -18,6 +18,9 @@ pub fn describe(plan: &Plan) -> String {
     for sentence in &plan.not_served {
         let _ = writeln!(text, "  {sentence}");
     }
+    if let Some(note) = plan.control.as_ref().and_then(|control| control.note.as_ref()) {
+        let _ = write!(text, "\nnote\n  {note}\n");
+    }
     text
 }
 
@@ -73,6 +76,10 @@ fn way(plan: &Plan) -> Vec<Vec<String>> {
     }
     if let Some(database) = &plan.database {
         row("database", database_row(plan, database));
+    }
+    if let Some(control) = &plan.control {
+        let vote = if control.voters.len() == 1 { "decides" } else { "decide by majority" };
+        row("control", format!("{} {vote}", control.voters.join(", ")));
     }
     rows
 }

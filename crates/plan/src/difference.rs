@@ -26,6 +26,12 @@ pub fn difference(old: Option<&Plan>, new: &Plan) -> Vec<String> {
     sentences.extend(servers(old, new));
     sentences.extend(parts(old, new));
     say(&mut sentences, "the site has another domain", old.domain != new.domain && old.site == new.site);
+    let voters = |plan: &Plan| plan.control.as_ref().map(|control| control.voters.clone());
+    if let (Some(old), Some(new)) = (voters(old), voters(new))
+        && old != new
+    {
+        sentences.push(format!("{} vote instead of {}", new.join(", "), old.join(", ")));
+    }
     say(&mut sentences, "the site runs on another ground", old.place != new.place);
     let drained = new.drained.iter().filter(|name| !old.drained.contains(name));
     sentences.extend(drained.map(|name| format!("{name} leaves the rotation")));

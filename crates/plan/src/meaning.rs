@@ -31,7 +31,8 @@ pub(crate) fn mean(typed: &Typed, ground: &Ground<'_>, notes: &Notes) -> Plan {
         app,
         database: force.database.then(|| mean_database(typed, placement.of(Role::Database).len(), notes)),
         drained: Vec::new(),
-        not_served: not_served(typed),
+        control: control::mean(&placement.may_vote, &servers),
+        not_served: not_served(typed, &servers),
         machines,
         servers,
     }
@@ -69,12 +70,13 @@ fn mean_database(typed: &Typed, servers: usize, notes: &Notes) -> Database {
     typed.database.clone().unwrap_or_default().mean(servers, notes)
 }
 
-fn not_served(typed: &Typed) -> Vec<String> {
+fn not_served(typed: &Typed, servers: &[Server]) -> Vec<String> {
+    let has_control = servers.iter().any(|server| server.role == Role::Control);
     let written = [
         (typed.tls.is_some(), tls::NOT_SERVED),
         (typed.firewall.is_some(), firewall::NOT_SERVED),
         (typed.monitor.is_some(), monitor::NOT_SERVED),
-        (typed.control.is_some(), control::NOT_SERVED),
+        (typed.control.is_some() && !has_control, control::NOT_SERVED),
     ];
     written.iter().filter(|(is_written, _)| *is_written).map(|(_, sentence)| (*sentence).to_owned()).collect()
 }

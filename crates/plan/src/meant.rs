@@ -6,6 +6,7 @@
 mod access_log;
 mod balancer;
 mod check;
+mod control;
 mod limit;
 mod network;
 mod route;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 pub use access_log::*;
 pub use balancer::*;
 pub use check::*;
+pub use control::*;
 pub use limit::*;
 pub use network::*;
 pub use route::*;
@@ -48,6 +50,9 @@ pub struct Plan {
     /// those of the one before it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub drained: Vec<String>,
+    /// Who keeps the machines agreed; None when nothing needs it.
+    #[serde(default)]
+    pub control: Option<Control>,
     /// One sentence for each part that is written and checked but not yet served by this version.
     pub not_served: Vec<String>,
 }
@@ -130,7 +135,8 @@ impl std::fmt::Display for Role {
 /// One address that a server answers on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listen {
-    /// What it is for: `http`, `dns` (datagrams), `dns-tcp`, `read-write`, `read-only`, `postgres`.
+    /// What it is for: `http`, `dns` (datagrams), `dns-tcp`, `read-write`, `read-only`, `control`,
+    /// `postgres`.
     pub name: String,
     pub kind: SocketKind,
     pub address: SocketAddr,
@@ -272,6 +278,12 @@ impl Plan {
     /// The servers of a role, in the order of their numbers.
     pub fn role(&self, role: Role) -> impl Iterator<Item = &Server> {
         self.servers.iter().filter(move |server| server.role == role)
+    }
+
+    /// What one should know of this site besides what it serves.
+    pub fn notes(&self) -> impl Iterator<Item = &str> {
+        let control = self.control.iter().filter_map(|control| control.note.as_deref());
+        self.not_served.iter().map(String::as_str).chain(control)
     }
 
     /// The servers of a machine, in the order of a request.

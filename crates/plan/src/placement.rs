@@ -58,7 +58,10 @@ pub(crate) struct Placement {
     web: Vec<String>,
     app: Vec<String>,
     gate: Vec<String>,
+    control: Vec<String>,
     database: Vec<String>,
+    /// The machines among which those that vote are chosen, in this order.
+    pub(crate) may_vote: Vec<String>,
 }
 
 impl Placement {
@@ -70,7 +73,8 @@ impl Placement {
             Role::App => &self.app,
             Role::Gate => &self.gate,
             Role::Database => &self.database,
-            Role::Control | Role::Monitor => &[],
+            Role::Control => &self.control,
+            Role::Monitor => &[],
         }
     }
 }
@@ -84,7 +88,7 @@ pub(crate) fn place(typed: &Typed, force: Force, machines: &[Machine], notes: &N
     let app = typed.app.as_ref().and_then(|section| chosen(&section.on));
     let database = typed.database.as_ref().and_then(|section| chosen(&section.on));
     typed.monitor.iter().for_each(|section| drop(chosen(&section.on)));
-    typed.control.iter().for_each(|section| drop(chosen(&section.on)));
+    let control = typed.control.as_ref().and_then(|section| chosen(&section.on));
 
     let (front, back) = defaults(force, machines);
     let first_of = |one: &Option<Vec<String>>, other: &Option<Vec<String>>, default: &[String]| {
@@ -94,13 +98,16 @@ pub(crate) fn place(typed: &Typed, force: Force, machines: &[Machine], notes: &N
     let apps = when(force.app, first_of(&app, &web, &back));
     let has_url = typed.database.as_ref().is_some_and(|section| section.has_url);
     let databases = database.unwrap_or_else(|| back.iter().take(DATABASES).cloned().collect());
+    let own_database = force.database && !has_url;
     Placement {
         dns: when(force.dns, first_of(&dns, &balancer, &front)),
         balancer: when(force.balancer, first_of(&balancer, &dns, &front)),
         web: when(force.web, first_of(&web, &app, &back)),
         gate: when(force.database, if force.app { apps.clone() } else { names(machines) }),
         app: apps,
-        database: when(force.database && !has_url, databases),
+        control: when(own_database, names(machines)),
+        database: when(own_database, databases),
+        may_vote: control.unwrap_or_else(|| names(machines)),
     }
 }
 

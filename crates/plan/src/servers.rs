@@ -8,8 +8,10 @@ use crate::mistake::{Mistake, Notes};
 use crate::placement::Placement;
 use crate::typed::{Typed, Written};
 
-/// In the order of a request. Control and monitor have no servers in this version.
-const ROLES: [Role; 6] = [Role::Dns, Role::Balancer, Role::Web, Role::App, Role::Gate, Role::Database];
+/// In the order of a request, and of the start: control comes before the database that needs it. The monitor
+/// has no servers in this version.
+const ROLES: [Role; 7] =
+    [Role::Dns, Role::Balancer, Role::Web, Role::App, Role::Gate, Role::Control, Role::Database];
 
 /// The port where users expect HTTP, and DNS, on real machines.
 const HTTP_PORT: u16 = 80;
@@ -20,6 +22,7 @@ const WEB_PORT: u16 = 8081;
 const APP_PORT: u16 = 8082;
 const READ_WRITE_PORT: u16 = 6432;
 const READ_ONLY_PORT: u16 = 6433;
+const CONTROL_PORT: u16 = 7401;
 const POSTGRES_PORT: u16 = 5432;
 
 /// One socket per core.
@@ -66,7 +69,7 @@ fn listens(role: Role, front: Option<Role>, machine: &Machine, given: &Given<'_>
         let written = written_port(role, name, given.typed).map(|port| port.value);
         let port = written.unwrap_or_else(|| default_port(role, name, is_front, given.place));
         let held = role != Role::Database;
-        let sockets = if held { ALL_CORES } else { 1 };
+        let sockets = if held && role != Role::Control { ALL_CORES } else { 1 };
         Listen { name: name.to_owned(), kind, address: SocketAddr::new(address, port), held, sockets }
     };
     match role {
@@ -74,7 +77,8 @@ fn listens(role: Role, front: Option<Role>, machine: &Machine, given: &Given<'_>
         Role::Balancer | Role::Web | Role::App => vec![listen("http", SocketKind::Tcp)],
         Role::Gate => vec![listen("read-write", SocketKind::Tcp), listen("read-only", SocketKind::Tcp)],
         Role::Database => vec![listen("postgres", SocketKind::Tcp)],
-        Role::Control | Role::Monitor => Vec::new(),
+        Role::Control => vec![listen("control", SocketKind::Tcp)],
+        Role::Monitor => Vec::new(),
     }
 }
 
@@ -102,7 +106,8 @@ fn default_port(role: Role, listen: &str, is_front: bool, place: Place) -> u16 {
         (Role::App, _) => APP_PORT,
         (Role::Gate, _) if listen == "read-only" => READ_ONLY_PORT,
         (Role::Gate, _) => READ_WRITE_PORT,
-        (Role::Database | Role::Control | Role::Monitor, _) => POSTGRES_PORT,
+        (Role::Control, _) => CONTROL_PORT,
+        (Role::Database | Role::Monitor, _) => POSTGRES_PORT,
     }
 }
 

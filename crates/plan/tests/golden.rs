@@ -86,6 +86,9 @@ fn the_example_site_has_the_whole_path_twice() {
         "app-2",
         "gate-1",
         "gate-2",
+        "control-1",
+        "control-2",
+        "control-3",
         "database-1",
         "database-2",
     ];

@@ -258,6 +258,7 @@ fn plan(last: u8, command: &str) -> Plan {
             settings: BTreeMap::new(),
         }),
         drained: Vec::new(),
+        control: None,
         not_served: Vec::new(),
     }
 }

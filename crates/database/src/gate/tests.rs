@@ -344,6 +344,7 @@ fn plan_of_three() -> plan::Plan {
         app: None,
         database: Some(database),
         drained: Vec::new(),
+        control: None,
         not_served: Vec::new(),
     }
 }

@@ -442,6 +442,7 @@ fn plan(first: u8) -> Plan {
             ]),
         }),
         drained: Vec::new(),
+        control: None,
         not_served: Vec::new(),
     }
 }

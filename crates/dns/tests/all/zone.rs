@@ -51,6 +51,7 @@ pub(crate) fn plan() -> Plan {
         app: None,
         database: None,
         drained: Vec::new(),
+        control: None,
         not_served: Vec::new(),
     }
 }

@@ -135,7 +135,7 @@ pub fn addresses(plan: &Plan, began: Instant) {
             out::line(&format!("  {:<9} postgres://{write} (read-only: {read})", server.name));
         }
     }
-    for sentence in &plan.not_served {
+    for sentence in plan.notes() {
         out::line(&format!("  note      {sentence}"));
     }
     out::line("");

@@ -28,7 +28,7 @@ impl Check {
             |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
         let (servers, machines) = (count(servers, "server"), count(machines, "machine"));
         out::line(&format!("{} is right: {servers} on {machines}", home.file.display()));
-        for sentence in &plan.not_served {
+        for sentence in plan.notes() {
             out::line(&format!("note: {sentence}"));
         }
         Ok(ExitCode::SUCCESS)

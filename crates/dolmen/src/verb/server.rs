@@ -42,6 +42,7 @@ fn serve(start: Start) -> Result<(), String> {
         Role::App => app::run(start).map_err(|error| text(&error)),
         Role::Gate => database::gate::run(start).map_err(|error| text(&error)),
         Role::Database => database::run(start).map_err(|error| text(&error)),
-        role @ (Role::Control | Role::Monitor) => Err(format!("this version has no {role} server")),
+        Role::Control => control::run(start).map_err(|error| text(&error)),
+        role @ Role::Monitor => Err(format!("this version has no {role} server")),
     }
 }

@@ -86,7 +86,7 @@ fn as_json(plan: &Plan, generation: u64, healthy: bool, report: &SiteReport) -> 
         "machines": report.machines.iter().map(machine).collect::<Vec<_>>(),
         "servers": in_order(plan, report),
         "database": database(report),
-        "notes": plan.not_served,
+        "notes": plan.notes().collect::<Vec<_>>(),
     })
 }
 
@@ -140,7 +140,7 @@ fn as_text(plan: &Plan, generation: u64, healthy: bool, report: &SiteReport) -> 
         lines.push(String::new());
         lines.extend(replicas.iter().map(replica));
     }
-    for note in &plan.not_served {
+    for note in plan.notes() {
         lines.push(format!("  note: {note}"));
     }
     lines.join("\n")

@@ -93,7 +93,11 @@ impl Control for Client {
             let until = Instant::now() + within;
             let mut asking = Asking::new(&self.shared, until, within / TRIES);
             loop {
-                let ask = ControlAsk::Read { key: key.to_owned(), within_ms: asking.patience_ms() };
+                let ask = ControlAsk::Read {
+                    key: key.to_owned(),
+                    within_ms: asking.patience_ms(),
+                    forwarded: false,
+                };
                 match asking.next(ask).await.map_err(ControlError::Unavailable)? {
                     ControlAnswer::Record(record) => return Ok(record),
                     other => asking.unavailable(other),
@@ -120,7 +124,11 @@ impl Shared {
         let expected = change.expected_version;
         let mut asking = Asking::new(self, Instant::now() + within, within / TRIES);
         loop {
-            let ask = ControlAsk::Propose { change: change.clone(), within_ms: asking.patience_ms() };
+            let ask = ControlAsk::Propose {
+                change: change.clone(),
+                within_ms: asking.patience_ms(),
+                forwarded: false,
+            };
             let answer = asking.next(ask).await;
             let outcome = match answer.map_err(|because| asking.end(because))? {
                 ControlAnswer::Outcome(outcome) => outcome,

@@ -2,6 +2,7 @@
 //! every control server comes to the same result.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -25,6 +26,26 @@ pub struct Change {
     /// A random number by which a proposer knows its own change again: a proposal whose answer was lost can be
     /// sent again, to any control server, and is made once.
     pub proposal: u64,
+}
+
+impl Change {
+    /// Why it can never be made, if so. Asked before it is written to any log.
+    pub fn is_too_large(&self) -> Option<String> {
+        let (key, value) = (self.key.len(), self.value.to_string().len());
+        if key > KEY_LIMIT || key == 0 {
+            Some(format!("a key of {key} bytes; 1 to {KEY_LIMIT} are allowed"))
+        } else if value > VALUE_LIMIT {
+            Some(format!("a value of {value} bytes is over the limit of {VALUE_LIMIT}"))
+        } else {
+            None
+        }
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a change of {} from version {}", self.key, self.expected_version)
+    }
 }
 
 /// What became of a change.
@@ -70,7 +91,7 @@ impl Records {
             return Outcome::Changed { current: held.map(|held| held.record.clone()) };
         }
         let bytes = change.value.to_string().len();
-        if let Some(because) = self.no_room(&change.key, bytes) {
+        if let Some(because) = change.is_too_large().or_else(|| self.no_room(&change.key, bytes)) {
             return Outcome::Refused { because };
         }
         let record = Record { version: version + 1, value: change.value };
@@ -81,11 +102,7 @@ impl Records {
     fn no_room(&self, key: &str, bytes: usize) -> Option<String> {
         let others = self.0.iter().filter(|(other, _)| *other != key);
         let (count, total) = others.fold((0, 0), |(count, total), (_, held)| (count + 1, total + held.bytes));
-        if key.len() > KEY_LIMIT || key.is_empty() {
-            Some(format!("a key of {} bytes; 1 to {KEY_LIMIT} are allowed", key.len()))
-        } else if bytes > VALUE_LIMIT {
-            Some(format!("a value of {bytes} bytes is over the limit of {VALUE_LIMIT}"))
-        } else if count >= RECORDS_LIMIT {
+        if count >= RECORDS_LIMIT {
             Some(format!("there are {count} records already, and no more are allowed"))
         } else if total + bytes > TOTAL_LIMIT {
             Some(format!("all records together would be over the limit of {TOTAL_LIMIT} bytes"))

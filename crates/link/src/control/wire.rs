@@ -19,20 +19,38 @@ pub enum ControlAsk {
     Propose {
         change: Change,
         within_ms: u64,
+        /// Whether a control server passes it on to the leader, which it does once.
+        forwarded: bool,
     },
     Read {
         key: String,
         within_ms: u64,
+        forwarded: bool,
     },
-    /// The record now, at every change, and a sign of life at least every [`HEARTBEAT`]; for
-    /// as long as the connection lasts.
+    /// The record now, at every change, and a sign of life at least every [`HEARTBEAT`]; for as long as the
+    /// connection lasts.
     Watch {
         key: String,
     },
-    /// A message of Raft itself, from another control server.
+    /// One control server to another, before they are members of the same cluster: who it is.
+    Meet {
+        server: String,
+        node: u64,
+    },
+    /// A message of Raft itself, to this node.
     Raft {
+        to: u64,
         kind: RaftKind,
         body: Value,
+    },
+    /// The members as this server knows them.
+    Members,
+    /// Operator only: `new`, which learns, votes in the place of `old`, which died for good. Both are names of
+    /// servers; they are the same when one came back with an empty disk.
+    Replace {
+        old: String,
+        new: String,
+        forwarded: bool,
     },
 }
 
@@ -58,5 +76,34 @@ pub enum ControlAnswer {
         because: String,
         maybe_made: bool,
     },
+    Met {
+        node: u64,
+        /// Whether it belongs to a cluster already.
+        member: bool,
+    },
     Raft(Value),
+    Members(MembersReport),
+    Done,
+}
+
+/// The members of the cluster as one control server knows them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MembersReport {
+    /// The server that says this.
+    pub server: String,
+    pub term: u64,
+    pub leader: Option<String>,
+    /// The last entry of its log, and the last one that it applied.
+    pub log: u64,
+    pub applied: u64,
+    pub members: Vec<MemberReport>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberReport {
+    pub server: String,
+    pub node: u64,
+    pub votes: bool,
+    /// How far the leader knows its log to be; only the leader says it.
+    pub log: Option<u64>,
 }

@@ -1,0 +1,97 @@
+//! How a cluster begins: once, when all that will vote are there and empty. A pure function.
+//!
+//! Nobody begins alone. A voter that comes back with a wiped disk finds others that are members already, and is
+//! taken in as one that learns; if it cannot reach them it waits. So there are never two clusters of one site.
+
+use std::collections::BTreeMap;
+
+use crate::types::{Member, Node};
+
+/// What another control server said of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Met {
+    pub(crate) node: Node,
+    pub(crate) member: bool,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Formation {
+    /// Begin with these members, all of whom vote.
+    Begin(BTreeMap<Node, Member>),
+    Wait {
+        because: String,
+    },
+}
+
+/// What a control server without a cluster does next.
+pub(crate) fn form(me: (&str, Node), voters: &[String], met: &BTreeMap<String, Met>) -> Formation {
+    if let Some((server, _)) = met.iter().find(|(_, met)| met.member) {
+        return Formation::Wait {
+            because: format!("waits until it is taken in: {server} has a leader already or seeks one"),
+        };
+    }
+    let missing: Vec<&str> = voters
+        .iter()
+        .map(String::as_str)
+        .filter(|voter| *voter != me.0 && !met.contains_key(*voter))
+        .collect();
+    if !missing.is_empty() {
+        let because =
+            format!("waits for {}: a new site begins when all its voters are there", missing.join(" and "));
+        return Formation::Wait { because };
+    }
+    if voters.first().is_none_or(|first| first != me.0) {
+        return Formation::Wait { because: "waits for the first voter to begin".into() };
+    }
+    let member = |voter: &String| {
+        let node = if voter == me.0 { me.1 } else { met.get(voter)?.node };
+        Some((node, Member { server: voter.clone() }))
+    };
+    Formation::Begin(voters.iter().filter_map(member).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn voters() -> Vec<String> {
+        (1..=3).map(|number| format!("control-{number}")).collect()
+    }
+
+    fn met(others: &[(&str, Node, bool)]) -> BTreeMap<String, Met> {
+        others
+            .iter()
+            .map(|(name, node, member)| ((*name).into(), Met { node: *node, member: *member }))
+            .collect()
+    }
+
+    #[test]
+    fn the_first_voter_begins_when_all_are_there_and_empty() {
+        let all = met(&[("control-2", 20, false), ("control-3", 30, false)]);
+        let Formation::Begin(members) = form(("control-1", 10), &voters(), &all) else { panic!() };
+        assert_eq!(members.keys().copied().collect::<Vec<_>>(), [10, 20, 30]);
+        assert!(matches!(form(("control-2", 20), &voters(), &all), Formation::Wait { .. }));
+    }
+
+    #[test]
+    fn nobody_begins_while_a_voter_is_missing() {
+        let Formation::Wait { because } =
+            form(("control-1", 10), &voters(), &met(&[("control-2", 20, false)]))
+        else {
+            panic!()
+        };
+        assert_eq!(because, "waits for control-3: a new site begins when all its voters are there");
+    }
+
+    #[test]
+    fn a_wiped_voter_does_not_begin_a_second_cluster() {
+        let others = met(&[("control-2", 20, true), ("control-3", 30, false)]);
+        assert!(matches!(form(("control-1", 11), &voters(), &others), Formation::Wait { .. }));
+    }
+
+    #[test]
+    fn one_machine_begins_alone() {
+        let one = vec!["control-1".to_owned()];
+        assert!(matches!(form(("control-1", 10), &one, &met(&[])), Formation::Begin(_)));
+    }
+}

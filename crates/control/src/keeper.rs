@@ -1,0 +1,134 @@
+//! What a control server does unasked: begin the cluster with the others, take in those that come, and say how
+//! it is.
+
+use std::time::Duration;
+
+use link::control::wire::{ControlAnswer, ControlAsk, MembersReport};
+use link::report::State;
+use openraft::ChangeMembers;
+
+use crate::core::Core;
+use crate::formation::{Formation, Met, form};
+use crate::types::{Member, Node};
+
+/// How often it looks.
+const TURN: Duration = Duration::from_millis(100);
+
+/// How long another control server may take to say who it is.
+const MEET: Duration = Duration::from_millis(500);
+
+/// Looks after the cluster until Raft fails; says why.
+pub(crate) async fn keep(core: &Core, mut say: impl FnMut(State, String)) -> String {
+    let mut turn = tokio::time::interval(TURN);
+    turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        turn.tick().await;
+        if let Some(because) = failure(core) {
+            return because;
+        }
+        if !core.is_member() {
+            let because = begin(core).await;
+            say(State::Starting, because);
+            continue;
+        }
+        if core.is_leader()
+            && let Err(error) = take_in(core).await
+        {
+            tracing::warn!("cannot change the members now: {error}");
+        }
+        let (state, because) = condition(core);
+        say(state, because);
+    }
+}
+
+fn failure(core: &Core) -> Option<String> {
+    use openraft::async_runtime::watch::WatchReceiver;
+    core.raft.metrics().borrow_watched().running_state.as_ref().err().map(ToString::to_string)
+}
+
+/// Asks the others who they are, and begins with them if it can. Says what it waits for.
+async fn begin(core: &Core) -> String {
+    let others: Vec<String> =
+        core.peers.names().filter(|name| *name != core.server).map(str::to_owned).collect();
+    let mut met = std::collections::BTreeMap::new();
+    for other in others {
+        let ask = ControlAsk::Meet { server: core.server.clone(), node: core.node };
+        if let Ok(ControlAnswer::Met { node, member }) = core.peers.ask(&other, &mut None, ask, MEET).await {
+            met.insert(other, Met { node, member });
+        }
+    }
+    match form((&core.server, core.node), &core.voters, &met) {
+        Formation::Wait { because } => because,
+        Formation::Begin(members) => match core.raft.initialize(members).await {
+            Ok(()) => "begins a new cluster".into(),
+            Err(error) => format!("cannot begin a new cluster: {error}"),
+        },
+    }
+}
+
+/// As the leader: takes in those that came, and lets a voter of the plan vote that has no vote yet. One that
+/// had a vote and lost its disk only learns, until somebody says that the old one is gone for good.
+async fn take_in(core: &Core) -> Result<(), String> {
+    let members = core.members().members;
+    let came: Vec<(String, Node)> =
+        core.met().iter().map(|(server, met)| (server.clone(), met.node)).collect();
+    for (server, node) in came {
+        core.met().remove(&server);
+        if members.iter().any(|member| member.node == node) {
+            continue;
+        }
+        let gone = members.iter().filter(|member| member.server == server && !member.votes);
+        let gone: std::collections::BTreeSet<Node> = gone.map(|member| member.node).collect();
+        if !gone.is_empty() {
+            core.change(ChangeMembers::RemoveNodes(gone)).await?;
+        }
+        let member = Member { server: server.clone() };
+        core.change(ChangeMembers::AddNodes([(node, member)].into())).await?;
+        tracing::info!("{server} is taken in as node {node}");
+    }
+    for voter in &core.voters {
+        let of = |votes| members.iter().find(|member| member.server == *voter && member.votes == votes);
+        if let (None, Some(learner)) = (of(true), of(false)) {
+            core.change(ChangeMembers::AddVoterIds([learner.node].into())).await?;
+            tracing::info!("{voter} votes from now on");
+        }
+    }
+    Ok(())
+}
+
+/// How a member is, and the sentence that says it.
+fn condition(core: &Core) -> (State, String) {
+    let report = core.members();
+    let voters = report.members.iter().filter(|member| member.votes).count();
+    let mine = report.members.iter().find(|member| member.node == core.node);
+    let Some(mine) = mine else {
+        return (State::Unhealthy, "is no member any more: another server was put in its place".into());
+    };
+    if !core.is_in_contact() {
+        let majority = voters / 2 + 1;
+        let because = format!("has no leader: {majority} of {voters} voters must reach each other");
+        return (State::Unhealthy, because);
+    }
+    (State::Healthy, sentence(core, &report, voters, mine.votes))
+}
+
+fn sentence(core: &Core, report: &MembersReport, voters: usize, votes: bool) -> String {
+    let term = report.term;
+    let of = report.leader.as_deref().unwrap_or("nobody");
+    let disk_was_lost = report
+        .members
+        .iter()
+        .any(|member| member.server == core.server && member.node != core.node && member.votes);
+    if core.is_leader() {
+        format!("leads {voters} {} in term {term}", if voters == 1 { "voter" } else { "voters" })
+    } else if votes {
+        format!("follows {of} in term {term}")
+    } else if disk_was_lost {
+        let name = &core.server;
+        format!(
+            "learns from {of} without a vote, since its disk was empty: `dolmen control replace {name}` gives it one"
+        )
+    } else {
+        format!("learns from {of} in term {term}, without a vote")
+    }
+}

@@ -1,0 +1,8 @@
+//! Clusters of control servers: in this process, where the network between them can be cut, and as processes,
+//! which can be killed.
+
+mod cut;
+mod killed;
+mod members;
+mod stage;
+mod storage;

@@ -1,0 +1,118 @@
+//! Beginning, being taken in, being replaced, and who is let in at all.
+
+use std::time::Duration;
+
+use link::api::{Answer, Ask, Authority, Identity, call};
+use link::control::wire::{ControlAnswer, ControlAsk};
+use link::control::{ABSENT, Control, ControlError, VALUE_LIMIT};
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::Instant;
+
+use super::stage::{DEADLINE, Stage, leader, name, until};
+
+#[tokio::test]
+async fn one_machine_decides_alone_and_remembers() {
+    let stage = Stage::new(100, 1);
+    let all = stage.start_all().await;
+    let client = stage.client(1);
+    assert_eq!(client.propose("a", ABSENT, json!({ "n": 1 }), DEADLINE).await, Ok(1));
+    for running in all {
+        running.stop().await;
+    }
+    let again = stage.start(1).await;
+    let record = client.read("a", DEADLINE).await.unwrap().unwrap();
+    assert_eq!((record.version, record.value), (1, json!({ "n": 1 })));
+    let large = json!("x".repeat(VALUE_LIMIT + 1));
+    assert!(matches!(client.propose("a", 1, large, DEADLINE).await, Err(ControlError::Refused(_))));
+    again.stop().await;
+}
+
+#[tokio::test]
+async fn three_agree_and_any_of_them_can_be_asked() {
+    let stage = Stage::new(101, 3);
+    let begin = Instant::now();
+    let all = stage.start_all().await;
+    until("there is a leader", || leader(&all)).await;
+    println!("three empty control servers had a leader after {} ms", begin.elapsed().as_millis());
+    let mut seen = stage.client(3).watch("a");
+    for number in 1..=3_u64 {
+        let client = stage.client(number as usize);
+        assert_eq!(client.propose("a", number - 1, json!(number), DEADLINE).await, Ok(number));
+        let stale = client.propose("a", number - 1, json!("late"), DEADLINE).await;
+        let Err(ControlError::Changed(Some(current))) = stale else { panic!("{stale:?}") };
+        assert_eq!(current.version, number);
+    }
+    seen.wait_for(|seen| seen.as_ref().is_some_and(|seen| seen.record.version == 3)).await.unwrap();
+    for running in all {
+        running.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_voter_with_a_wiped_disk_learns_until_it_is_put_in_its_own_place() {
+    let stage = Stage::new(102, 3);
+    let mut all = stage.start_all().await;
+    until("there is a leader", || leader(&all)).await;
+    let wiped = (0..3).find(|index| Some(*index) != leader(&all)).unwrap();
+    let old = all[wiped].core.node;
+    all.remove(wiped).stop().await;
+    std::fs::remove_dir_all(stage.data(wiped + 1)).unwrap();
+    let back = stage.start(wiped + 1).await;
+    all.insert(wiped, back);
+    let node = all[wiped].core.node;
+    assert_ne!(old, node);
+    let role = |votes| {
+        leader(&all).and_then(|index| {
+            let members = all[index].core.members().members;
+            members.into_iter().find(|member| member.node == node && member.votes == votes)
+        })
+    };
+    until("it learns", || role(false)).await;
+    let client = stage.client(wiped + 1);
+    assert_eq!(client.propose("a", ABSENT, json!(1), DEADLINE).await, Ok(1));
+    let (name, forwarded) = (name(wiped + 1), false);
+    let ask = ControlAsk::Replace { old: name.clone(), new: name, forwarded };
+    let answer = all[leader(&all).unwrap()].core.answer(ask).await;
+    assert!(matches!(answer, Ok(ControlAnswer::Done)), "{answer:?}");
+    until("it votes", || role(true)).await;
+    for running in all {
+        running.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn strangers_and_impossible_frames_get_nothing() {
+    let stage = Stage::new(103, 1);
+    let all = stage.start_all().await;
+    until("there is a leader", || leader(&all)).await;
+    let other = stage.folder.join("stranger");
+    std::fs::create_dir_all(&other).unwrap();
+    Authority::open(&other).unwrap().issue("alpha", &other).unwrap();
+    let stranger = Identity::open(&other).unwrap();
+    let site = &stage.plan.site;
+    assert!(call(&stranger, site, &stage.machine(1), stage.address(1)).await.is_err());
+
+    // What claims to be ten gigabytes, without TLS and within it.
+    let mut plain = tokio::net::TcpStream::connect(stage.address(1)).await.unwrap();
+    plain.write_all(&[0xff; 64]).await.unwrap();
+    let mut rest = Vec::new();
+    drop(tokio::time::timeout(DEADLINE, plain.read_to_end(&mut rest)).await.unwrap());
+
+    let machine = stage.machine(1);
+    let identity = stage.identity(&machine);
+    let mut conversation = call(&identity, site, &machine, stage.address(1)).await.unwrap();
+    let replace = ControlAsk::Replace { old: name(1), new: name(1), forwarded: false };
+    conversation.ask(&Ask::Control(replace)).await.unwrap();
+    assert!(conversation.answer().await.unwrap_err().to_string().contains("only the operator"));
+    conversation.ask(&Ask::Control(ControlAsk::Members)).await.unwrap();
+    let Answer::Control(ControlAnswer::Members(report)) = conversation.answer().await.unwrap() else {
+        panic!()
+    };
+    assert_eq!(report.members.len(), 1);
+    let client = stage.client(1);
+    assert_eq!(client.propose("a", ABSENT, json!(1), Duration::from_secs(30)).await, Ok(1));
+    for running in all {
+        running.stop().await;
+    }
+}
