@@ -3,6 +3,7 @@
 mod agent;
 mod change;
 mod check;
+mod control;
 mod doctor;
 mod drain;
 mod init;
@@ -64,6 +65,8 @@ enum Verb {
     Kill(kill::Kill),
     /// Bring back what `kill` ended
     Start(start::Start),
+    /// Who keeps the machines agreed, and replacing one that died for good
+    Control(control::Control),
     /// End the site in an orderly way
     Stop(stop::Stop),
     /// Check what this machine lacks, and print the command that mends it
@@ -91,6 +94,7 @@ impl Arguments {
             Verb::Logs(verb) => verb.run(&home(&file)?),
             Verb::Kill(verb) => verb.run(&home(&file)?),
             Verb::Start(verb) => verb.run(&home(&file)?),
+            Verb::Control(verb) => verb.run(&home(&file)?),
             Verb::Stop(verb) => verb.run(&home(&file)?),
             Verb::Doctor(verb) => verb.run(&file),
             Verb::Agent(verb) => verb.run(),

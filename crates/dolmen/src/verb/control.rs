@@ -1,0 +1,126 @@
+//! `dolmen control`: who keeps the machines agreed, and `replace` for a voter that died for good.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use link::api::{Answer, ApiError, Ask, call};
+use link::control::wire::{ControlAnswer, ControlAsk, LISTEN, MembersReport};
+use plan::{Role, Server};
+
+use super::{Site, wait};
+use crate::failure::Failure;
+use crate::out;
+use crate::site::Home;
+
+/// How long one control server may take to answer.
+const ANSWER: Duration = Duration::from_secs(3);
+
+/// How long a change of the voters may take: the leader itself gives up before.
+const REPLACE: Duration = Duration::from_secs(10);
+
+#[derive(Debug, clap::Args)]
+pub struct Control {
+    #[command(subcommand)]
+    order: Option<Order>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Order {
+    /// Let another control server vote in the place of one that died for good
+    Replace {
+        /// The voter that is lost, for example control-2
+        old: String,
+        /// The one that votes instead; the same one, when it came back with an empty disk
+        new: Option<String>,
+    },
+}
+
+impl Control {
+    pub fn run(self, home: &Home) -> Result<ExitCode, Failure> {
+        let site = Site::open(home)?;
+        if site.plan.control.is_none() {
+            return Err(Failure::mistake(format!(
+                "{} runs no database of its own, so no control",
+                site.plan.site
+            )));
+        }
+        match self.order {
+            None => wait(show(&site)),
+            Some(Order::Replace { old, new }) => {
+                let new = new.unwrap_or_else(|| old.clone());
+                [&old, &new].into_iter().try_for_each(|server| site.machine_of(server).map(drop))?;
+                wait(replace(&site, old, new))
+            }
+        }
+    }
+}
+
+/// Prints each control server as it sees itself. Exit 1 when there is no leader.
+async fn show(site: &Site) -> Result<ExitCode, Failure> {
+    let mut has_leader = false;
+    for server in site.plan.role(Role::Control) {
+        let line = match ask(site, server, ControlAsk::Members, ANSWER).await {
+            Ok(ControlAnswer::Members(report)) => {
+                has_leader |= report.leader.as_ref() == Some(&report.server);
+                of(&report)
+            }
+            Ok(other) => format!("answered {other:?}"),
+            Err(error) => format!("does not answer: {error}"),
+        };
+        out::line(&format!("  {:<12} {:<8} {line}", server.name, server.machine));
+    }
+    Ok(if has_leader { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+fn of(report: &MembersReport) -> String {
+    let mine: Vec<bool> =
+        report.members.iter().filter(|member| member.server == report.server).map(|m| m.votes).collect();
+    let role = match (&report.leader, mine.iter().any(|votes| *votes)) {
+        (Some(leader), _) if *leader == report.server => "leads",
+        (_, true) => "votes",
+        (_, false) if mine.is_empty() => "is no member yet",
+        (_, false) => "learns",
+    };
+    let leader = report.leader.as_deref().unwrap_or("nobody");
+    format!(
+        "{role:<8} term {}, leader {leader}, log to {}, applied to {}",
+        report.term, report.log, report.applied
+    )
+}
+
+async fn replace(site: &Site, old: String, new: String) -> Result<ExitCode, Failure> {
+    let mut last = site.is_not_up();
+    for server in site.plan.role(Role::Control).filter(|server| server.name != old || old == new) {
+        let order = ControlAsk::Replace { old: old.clone(), new: new.clone(), forwarded: false };
+        match ask(site, server, order, REPLACE).await {
+            Ok(ControlAnswer::Done) => {
+                out::line(&format!("{new} votes in the place of {old}"));
+                return Ok(ExitCode::SUCCESS);
+            }
+            Ok(ControlAnswer::Unavailable { because, .. }) => last = Failure::failed(because),
+            Ok(other) => last = Failure::failed(format!("{} answered {other:?}", server.name)),
+            Err(error @ ApiError::Refused(_)) => return Err(Failure::failed(error)),
+            Err(error) => last = Failure::failed(format!("{}: {error}", server.name)),
+        }
+    }
+    Err(last)
+}
+
+async fn ask(
+    site: &Site,
+    server: &Server,
+    ask: ControlAsk,
+    within: Duration,
+) -> Result<ControlAnswer, ApiError> {
+    let unknown = || ApiError::Refused(format!("the plan has no address of {}", server.name));
+    let address = server.listens(LISTEN).ok_or_else(unknown)?;
+    let answer = async {
+        let mut conversation = call(&site.identity, &site.plan.site, &server.machine, address).await?;
+        conversation.ask(&Ask::Control(ask)).await?;
+        conversation.answer().await
+    };
+    match tokio::time::timeout(within, answer).await.unwrap_or(Err(ApiError::Slow(address)))? {
+        Answer::Control(answer) => Ok(answer),
+        other => Err(link::frame::FrameError::Unexpected(format!("{other:?}")).into()),
+    }
+}
