@@ -4,18 +4,47 @@
 //! is ever copied. Idle connections hold no buffer; a thread keeps some for the next one.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 
-use crate::limits::{BUFFER_BYTES, FREE_BUFFERS, HEADROOM_BYTES, LARGE_BUFFER_BYTES};
+use crate::limits::{
+    BUFFER_BYTES, FREE_BUFFERS, HEADROOM_BYTES, LARGE_BUFFER_BYTES, LENT_BYTES, RING_BUFFERS,
+};
 
 /// See the head of this file. Without memory until [`Buffer::ready`] gives it some.
 #[derive(Debug, Default)]
 pub(crate) struct Buffer {
-    bytes: Vec<u8>,
+    bytes: Option<Memory>,
     start: usize,
     end: usize,
 }
 
+/// Shared with the kernel while it sends from it; changed only where nobody shares it.
+pub(crate) type Memory = Arc<[u8]>;
+
 impl Buffer {
+    /// So many bytes that were written into this memory behind the headroom.
+    pub(crate) fn received(bytes: Memory, count: usize) -> Self {
+        let end = (HEADROOM_BYTES + count).min(bytes.len());
+        Self { start: HEADROOM_BYTES.min(end), end, bytes: Some(bytes) }
+    }
+
+    /// Takes what another buffer holds: all of it with its memory when this one is empty, and else as much as there is
+    /// space for.
+    pub(crate) fn take_in(&mut self, other: &mut Self, free: &Buffers) -> usize {
+        if self.is_empty() {
+            self.rest(free);
+            std::mem::swap(self, other);
+            return self.len();
+        }
+        self.ready(free);
+        let count = other.len().min(self.capacity() - self.end);
+        self.space()[..count].copy_from_slice(&other.data()[..count]);
+        self.filled(count);
+        other.consume(count);
+        other.rest(free);
+        count
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.end - self.start
     }
@@ -26,22 +55,28 @@ impl Buffer {
 
     /// Whether not one more byte could be read into it.
     pub(crate) fn is_full(&self) -> bool {
-        !self.bytes.is_empty() && self.end == self.bytes.len() && self.start <= HEADROOM_BYTES
+        self.bytes.is_some() && self.end == self.capacity() && self.start <= HEADROOM_BYTES
     }
 
     pub(crate) fn data(&self) -> &[u8] {
-        &self.bytes[self.start..self.end]
+        self.bytes.as_deref().map_or(&[], |bytes| &bytes[self.start..self.end])
     }
 
     pub(crate) fn data_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes[self.start..self.end]
+        let range = self.start..self.end;
+        &mut self.own()[range]
+    }
+
+    /// The memory that [`Buffer::data`] lies in.
+    pub(crate) fn memory(&self) -> Option<&Memory> {
+        self.bytes.as_ref()
     }
 
     pub(crate) fn consume(&mut self, count: usize) {
         self.start += count.min(self.len());
         if self.is_empty() {
-            (self.start, self.end) =
-                (HEADROOM_BYTES.min(self.bytes.len()), HEADROOM_BYTES.min(self.bytes.len()));
+            let start = HEADROOM_BYTES.min(self.capacity());
+            (self.start, self.end) = (start, start);
         }
     }
 
@@ -49,61 +84,103 @@ impl Buffer {
     pub(crate) fn prepend(&mut self, head: &[u8]) -> bool {
         let fits = head.len() <= self.start;
         if fits {
-            self.bytes[self.start - head.len()..self.start].copy_from_slice(head);
-            self.start -= head.len();
+            let place = self.start - head.len()..self.start;
+            self.start = place.start;
+            self.own()[place].copy_from_slice(head);
         }
         fits
     }
 
     /// Gives it memory, and room for at least one more byte if it is not full.
     pub(crate) fn ready(&mut self, free: &Buffers) {
-        if self.bytes.is_empty() {
-            self.bytes = free.take();
+        if self.bytes.is_none() {
+            self.bytes = Some(free.take());
             (self.start, self.end) = (HEADROOM_BYTES, HEADROOM_BYTES);
         }
-        if self.end == self.bytes.len() && self.start > HEADROOM_BYTES {
-            self.bytes.copy_within(self.start..self.end, HEADROOM_BYTES);
+        if self.end == self.capacity() && self.start > HEADROOM_BYTES {
+            let data = self.start..self.end;
+            self.own().copy_within(data, HEADROOM_BYTES);
             (self.start, self.end) = (HEADROOM_BYTES, HEADROOM_BYTES + self.len());
+        }
+    }
+
+    /// Moves what came in lent memory to memory of the usual size, so that more fits behind it.
+    pub(crate) fn widen(&mut self, free: &Buffers) {
+        if self.capacity() < BUFFER_BYTES {
+            let mut wide = Self::default();
+            wide.ready(free);
+            wide.space()[..self.len()].copy_from_slice(self.data());
+            wide.filled(self.len());
+            self.consume(usize::MAX);
+            self.rest(free);
+            *self = wide;
         }
     }
 
     /// Makes it large enough for the longest head.
     pub(crate) fn enlarge(&mut self) {
-        if self.bytes.len() < LARGE_BUFFER_BYTES {
-            self.bytes.resize(LARGE_BUFFER_BYTES, 0);
+        if self.capacity() < LARGE_BUFFER_BYTES {
+            let mut larger = vec![0; LARGE_BUFFER_BYTES];
+            larger[self.start..self.end].copy_from_slice(self.data());
+            self.bytes = Some(larger.into());
         }
     }
 
     /// Where the next bytes go; what is filled is told to [`Buffer::filled`].
     pub(crate) fn space(&mut self) -> &mut [u8] {
-        &mut self.bytes[self.end..]
+        let end = self.end;
+        &mut self.own()[end..]
     }
 
     pub(crate) fn filled(&mut self, count: usize) {
-        self.end = (self.end + count).min(self.bytes.len());
+        self.end = (self.end + count).min(self.capacity());
     }
 
     /// Gives the memory back when there is nothing in it.
     pub(crate) fn rest(&mut self, free: &Buffers) {
-        if self.is_empty() && !self.bytes.is_empty() {
-            free.give(std::mem::take(&mut self.bytes));
+        if self.is_empty()
+            && let Some(bytes) = self.bytes.take()
+        {
+            free.give(bytes);
             (self.start, self.end) = (0, 0);
         }
+    }
+
+    fn capacity(&self) -> usize {
+        self.bytes.as_ref().map_or(0, |bytes| bytes.len())
+    }
+
+    /// Its memory, to change it: that of its own which the kernel reads at the moment is left to the kernel.
+    fn own(&mut self) -> &mut [u8] {
+        self.bytes.as_mut().map_or(&mut [], |bytes| Arc::make_mut(bytes))
     }
 }
 
 /// Memory that no connection of this thread uses at the moment.
 #[derive(Debug, Default)]
-pub(crate) struct Buffers(RefCell<Vec<Vec<u8>>>);
+pub(crate) struct Buffers {
+    usual: RefCell<Vec<Memory>>,
+    lent: RefCell<Vec<Memory>>,
+}
 
 impl Buffers {
-    fn take(&self) -> Vec<u8> {
-        self.0.borrow_mut().pop().unwrap_or_else(|| vec![0; BUFFER_BYTES])
+    fn take(&self) -> Memory {
+        self.usual.borrow_mut().pop().unwrap_or_else(|| vec![0; BUFFER_BYTES].into())
     }
 
-    fn give(&self, bytes: Vec<u8>) {
-        let mut free = self.0.borrow_mut();
-        if bytes.len() == BUFFER_BYTES && free.len() < FREE_BUFFERS {
+    /// Memory to lend to the kernel, for what is received: small, since most of what comes at once is.
+    pub(crate) fn take_lent(&self) -> Memory {
+        self.lent.borrow_mut().pop().unwrap_or_else(|| vec![0; LENT_BYTES].into())
+    }
+
+    fn give(&self, mut bytes: Memory) {
+        let (free, most) = match bytes.len() {
+            BUFFER_BYTES => (&self.usual, FREE_BUFFERS),
+            LENT_BYTES => (&self.lent, usize::from(RING_BUFFERS)),
+            _ => return,
+        };
+        let mut free = free.borrow_mut();
+        if free.len() < most && Arc::get_mut(&mut bytes).is_some() {
             free.push(bytes);
         }
     }
@@ -126,6 +203,36 @@ mod tests {
         assert!(!buffer.prepend(&[0; HEADROOM_BYTES]));
         buffer.consume(18);
         buffer.rest(&free);
-        assert_eq!(free.0.borrow().len(), 1);
+        assert_eq!(free.usual.borrow().len(), 1);
+    }
+
+    #[test]
+    fn what_the_kernel_sends_from_is_not_changed() {
+        let free = Buffers::default();
+        let mut buffer = Buffer::received(free.take_lent(), 4);
+        buffer.data_mut().copy_from_slice(b"sent");
+        let sending = buffer.memory().cloned().unwrap();
+        buffer.data_mut().copy_from_slice(b"next");
+        assert_eq!(&sending[HEADROOM_BYTES..][..4], b"sent");
+        assert_eq!(buffer.data(), b"next");
+    }
+
+    #[test]
+    fn what_came_is_taken_with_its_memory_or_copied_behind_the_rest() {
+        let free = Buffers::default();
+        let came = |bytes: &[u8]| {
+            let mut buffer = Buffer::received(free.take_lent(), bytes.len());
+            buffer.data_mut().copy_from_slice(bytes);
+            buffer
+        };
+        let mut buffer = Buffer::default();
+        assert_eq!(buffer.take_in(&mut came(b"one"), &free), 3);
+        assert_eq!(buffer.take_in(&mut came(b"two"), &free), 3);
+        buffer.widen(&free);
+        assert_eq!((buffer.data(), buffer.capacity()), (&b"onetwo"[..], BUFFER_BYTES));
+        let large = came(&[b'x'; LENT_BYTES - HEADROOM_BYTES]);
+        let (mut first, mut more) = (large, came(b"more"));
+        assert_eq!(first.take_in(&mut more, &free), 0);
+        assert_eq!(more.data(), b"more");
     }
 }

@@ -246,7 +246,7 @@ impl Exchange<'_> {
 
     /// Whether nothing of it was sent, or it is whole and may be done twice.
     fn may_repeat(&self, request: &Pump) -> bool {
-        request.moved == 0 || self.body == Body::NONE && self.head.is_idempotent()
+        request.is_untouched() || self.body == Body::NONE && self.head.is_idempotent()
     }
 
     /// Passes 1xx on, but not to HTTP/1.0 (RFC 9110 section 15.2).

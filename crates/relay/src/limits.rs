@@ -15,6 +15,7 @@ use crate::page::Pages;
 pub struct Settings {
     pub timeouts: Timeouts,
     pub limits: Limits,
+    pub io: Io,
     /// Becomes true when the listeners take connections. None: they do.
     pub admission: Option<watch::Receiver<bool>>,
     /// Connections from these begin with the PROXY protocol, and no others do.
@@ -45,6 +46,7 @@ impl Settings {
         Self {
             timeouts,
             limits: Limits::default(),
+            io: Io::wanted(),
             admission: None,
             proxies: Arc::default(),
             alarm: Alarm::default(),
@@ -92,6 +94,24 @@ impl Settings {
 
     pub fn logged(self, access_log: Option<AccessLog>) -> Self {
         Self { access_log, ..self }
+    }
+}
+
+/// How connections are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Io {
+    Epoll,
+    /// io_uring where the kernel allows it, and epoll elsewhere.
+    Uring,
+}
+
+impl Io {
+    /// What the environment asks for: `DOLMEN_IO=epoll` or `DOLMEN_IO=io_uring`.
+    fn wanted() -> Self {
+        match std::env::var_os("DOLMEN_IO") {
+            Some(io) if io == "epoll" => Io::Epoll,
+            _ => Io::Uring,
+        }
     }
 }
 
@@ -156,7 +176,37 @@ pub const LARGE_BUFFER_BYTES: usize = HEAD_BYTES + 8 * 1024;
 pub const HEADROOM_BYTES: usize = 1024;
 
 /// Unused buffers that a thread keeps for the next connection.
-pub const FREE_BUFFERS: usize = 64;
+pub const FREE_BUFFERS: usize = 128;
+
+/// What is left of a body of known length from which on it is moved by splice(2). Below, setting that up costs more
+/// than copying.
+pub const SPLICE_FROM_BYTES: u64 = 32 * 1024;
+
+/// What a pipe between two sockets may hold.
+pub const PIPE_BYTES: usize = 256 * 1024;
+
+/// Unused pipes that a thread keeps.
+pub const FREE_PIPES: usize = 32;
+
+/// Operations that are prepared for io_uring before they are handed over, at the latest.
+pub const RING_SUBMISSIONS: u32 = 256;
+
+/// Completions that the kernel keeps in memory shared with us; more wait in its own.
+pub const RING_COMPLETIONS: u32 = 1024;
+
+/// Buffers lent to the kernel by a thread, for what comes between two looks at the ring.
+pub const RING_BUFFERS: u16 = 64;
+
+/// Their size, headroom included. What is longer is fetched by a system call, into memory that is still in the
+/// processor's cache from the last time.
+pub const LENT_BYTES: usize = 8 * 1024;
+
+/// How long a busy thread waits in io_uring before it waits in epoll. Other threads and timers of the runtime are
+/// heard late by this much.
+pub const RING_LINGER_US: u32 = 200;
+
+/// How long the kernel may take to end what it has under way when a ring is closed.
+pub const RING_END_MS: u32 = 500;
 
 /// Unused heads that a thread keeps, and the length up to which one is worth keeping.
 pub const FREE_HEADS: usize = 64;

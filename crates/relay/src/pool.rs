@@ -45,6 +45,7 @@ impl Pool {
         let mut idle = self.idle.borrow_mut();
         let idle = idle.entry(route).or_default();
         if idle.len() < limit {
+            stream.rest();
             idle.push(Idle { stream, losses, until });
         }
     }

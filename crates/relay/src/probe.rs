@@ -13,7 +13,7 @@ use crate::codec::chunked::Chunked;
 use crate::codec::response::ResponseHead;
 use crate::codec::scan::{Found, Scan};
 use crate::reason::reason;
-use crate::stream::Stream;
+use crate::stream::epoll;
 
 /// What is looked at of an answer's body, when it is.
 pub(crate) const PROBE_BODY_BYTES: usize = 64 * 1024;
@@ -67,7 +67,7 @@ pub(crate) async fn ask(
     source: Option<IpAddr>,
     question: &Question<'_>,
 ) -> Result<Answered, ProbeError> {
-    let mut stream = Stream::connect(target, source).await.map_err(ProbeError::Connect)?;
+    let mut stream = epoll::Stream::connect(target, source).await.map_err(ProbeError::Connect)?;
     let Question { method, path, host, wants_body } = question;
     let length = if *method == "POST" { "content-length: 0\r\n" } else { "" };
     let text = format!(
@@ -106,7 +106,7 @@ pub(crate) async fn ask(
 
 /// Reads the body until it ends, or until enough of it is here.
 async fn read_body(
-    stream: &mut Stream,
+    stream: &mut epoll::Stream,
     buffer: &mut Buffer,
     body: Body,
     into: &mut Vec<u8>,
@@ -128,7 +128,7 @@ async fn read_body(
     Ok(())
 }
 
-async fn fill(stream: &mut Stream, buffer: &mut Buffer) -> Result<usize, ProbeError> {
+async fn fill(stream: &mut epoll::Stream, buffer: &mut Buffer) -> Result<usize, ProbeError> {
     let fill = |context: &mut Context<'_>| stream.poll_fill(context, buffer, &Buffers::default());
     std::future::poll_fn(fill).await.map_err(ProbeError::Broken)
 }

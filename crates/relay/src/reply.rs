@@ -113,7 +113,7 @@ impl Exchange<'_> {
                     self.outcome.bytes_out += sent as u64;
                     self.thread.counts().bytes_out.add(sent as u64);
                     // Others get their turn: sendfile takes as much as the socket does, again and again.
-                    tokio::task::yield_now().await;
+                    self.thread.give_way().await;
                 }
                 Ok(Err(_)) => return Err(self.broke(Cause::ClientLeft)),
                 Err(_) => return Err(self.broke(Cause::ClientLate)),

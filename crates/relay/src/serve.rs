@@ -16,7 +16,8 @@ use crate::connection;
 use crate::counters::Counters;
 use crate::exchange::Handler;
 use crate::limits::{RETIRING_IDLE_MS, Settings};
-use crate::stream::Stream;
+use crate::ring;
+use crate::stream::{Driver, Stream};
 use crate::thread::Thread;
 
 /// How long a thread waits after an accept that failed for want of descriptors or memory.
@@ -126,7 +127,10 @@ where
         let seed = random_seed()?;
         // The runtime is made here, so that what it lacks is an error of the caller's.
         let run = move || {
-            let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+            let runtime = Builder::new_current_thread()
+                .enable_all()
+                .on_thread_park(ring::before_park)
+                .build_local(LocalOptions::default());
             match runtime {
                 Ok(runtime) => runtime.block_on(async move {
                     let thread = Rc::new(Thread::new(index, settings, thread_counters, seed));
@@ -134,6 +138,7 @@ where
                 }),
                 Err(error) => tracing::error!("cannot make a runtime: {error}"),
             }
+            ring::end();
         };
         threads.push(std::thread::Builder::new().name(format!("relay-{index}")).spawn(run)?);
     }
@@ -161,6 +166,9 @@ async fn run<H: Handler>(
         Ok(listener) => listener,
         Err(error) => return tracing::error!("cannot listen: {error}"),
     };
+    if let Driver::Ring(ring) = &thread.driver {
+        tokio::task::spawn_local(Rc::clone(ring).attend());
+    }
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     let leave = loop {
@@ -199,7 +207,7 @@ async fn admit<H: Handler>(
     handler: &Rc<H>,
     accepted: io::Result<(tokio::net::TcpStream, std::net::SocketAddr)>,
 ) {
-    match accepted.and_then(|(stream, address)| Ok((Stream::new(stream)?, address))) {
+    match accepted.and_then(|(stream, address)| Ok((Stream::new(stream, &thread.driver)?, address))) {
         Ok((stream, address)) => {
             // A thread without connections has let its clock stand.
             thread.clock.refresh();
@@ -246,7 +254,7 @@ async fn drain(
 ) {
     let mut end = begin_to_leave(thread, leave);
     // New connections get one turn to be read before they count as idle.
-    tokio::task::yield_now().await;
+    thread.give_way().await;
     thread.turn();
     while thread.counts().open.get() > 0 && tokio::time::Instant::now() < end {
         tokio::select! {

@@ -1,43 +1,86 @@
 //! The seam between the engine and the kernel: all that is ever done with a connection's socket.
 //!
-//! Under it is tokio's epoll. Reads and writes try first and wait after; a short read or write tells that the
-//! socket is drained or full, so that the next try costs no system call.
+//! Two drivers stand behind it. [`epoll`] is tokio's own and works everywhere; `ring` is io_uring, where the kernel
+//! allows it. Whoever uses a stream cannot tell them apart.
+
+pub(crate) mod epoll;
+mod ring;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use rustix::net::{RecvFlags, Shutdown};
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
-use tokio::net::{TcpSocket, TcpStream};
+use rustix::pipe::SpliceFlags;
+use tokio::net::TcpStream;
 
 use crate::buffer::{Buffer, Buffers};
+use crate::limits::Io;
+use crate::pipes::Pipe;
+use crate::ring::Ring;
+
+const SPLICE: SpliceFlags = SpliceFlags::NONBLOCK.union(SpliceFlags::MOVE);
+
+/// What moves the bytes of a thread's connections.
+#[derive(Debug)]
+pub(crate) enum Driver {
+    Epoll,
+    Ring(Rc<Ring>),
+}
+
+impl Driver {
+    /// io_uring if it is wanted and the kernel allows it.
+    pub(crate) fn open(wanted: Io, buffers: &Rc<Buffers>) -> Self {
+        let ring = match wanted {
+            Io::Epoll => return Driver::Epoll,
+            Io::Uring => Ring::open(buffers),
+        };
+        match ring {
+            Ok(ring) => {
+                tracing::info!("connections go through io_uring");
+                Driver::Ring(ring)
+            }
+            Err(error) => {
+                tracing::info!("connections go through epoll, since this kernel offers no io_uring: {error}");
+                Driver::Epoll
+            }
+        }
+    }
+}
 
 /// One TCP connection.
 #[derive(Debug)]
-pub(crate) struct Stream(TcpStream);
+pub(crate) enum Stream {
+    Epoll(epoll::Stream),
+    Ring(ring::Stream),
+}
 
 impl Stream {
-    pub(crate) fn new(stream: TcpStream) -> io::Result<Self> {
+    pub(crate) fn new(stream: TcpStream, driver: &Driver) -> io::Result<Self> {
         stream.set_nodelay(true)?;
-        Ok(Self(stream))
+        Ok(match driver {
+            Driver::Epoll => Stream::Epoll(epoll::Stream(stream)),
+            Driver::Ring(ring) => Stream::Ring(ring::Stream::new(stream.into_std()?, ring)),
+        })
     }
 
     /// Connects, from `source` when one is given.
-    pub(crate) async fn connect(target: SocketAddr, source: Option<IpAddr>) -> io::Result<Self> {
-        let socket = if target.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        if let Some(source) = source {
-            // So that one local port may serve connections to several targets.
-            socket.set_reuseaddr(true)?;
-            socket.bind(SocketAddr::new(source, 0))?;
-        }
-        Self::new(socket.connect(target).await?)
+    pub(crate) async fn connect(
+        target: SocketAddr,
+        source: Option<IpAddr>,
+        driver: &Driver,
+    ) -> io::Result<Self> {
+        Self::new(epoll::connect(target, source).await?, driver)
     }
 
     /// Waits until there is something to read (the end counts) without needing memory for it.
     pub(crate) fn poll_readable(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.poll_read_ready(context)
+        match self {
+            Stream::Epoll(stream) => stream.poll_readable(context),
+            Stream::Ring(stream) => stream.poll_readable(context),
+        }
     }
 
     /// Reads into the buffer, which gets memory only when there is something. 0 at the end.
@@ -47,23 +90,69 @@ impl Stream {
         buffer: &mut Buffer,
         free: &Buffers,
     ) -> Poll<io::Result<usize>> {
-        ready!(self.0.poll_read_ready(context))?;
-        buffer.ready(free);
-        let mut space = ReadBuf::new(buffer.space());
-        if space.capacity() == 0 {
-            return Poll::Ready(Err(io::Error::other("a buffer is full")));
+        match self {
+            Stream::Epoll(stream) => stream.poll_fill(context, buffer, free),
+            Stream::Ring(stream) => stream.poll_fill(context, buffer),
         }
-        ready!(Pin::new(&mut self.0).poll_read(context, &mut space))?;
-        let count = space.filled().len();
-        buffer.filled(count);
-        Poll::Ready(Ok(count))
+    }
+
+    /// Sends so many bytes from the start of the buffer. Until it is ready, it is only ever asked for the same again:
+    /// the kernel may be sending them already.
+    pub(crate) fn poll_send_from(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &Buffer,
+        count: usize,
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Stream::Epoll(_) => self.poll_send(context, &buffer.data()[..count]),
+            Stream::Ring(stream) => {
+                stream.poll_send_from(context, buffer, count).map(|sent| taken(sent, count))
+            }
+        }
+    }
+
+    /// Whether [`Stream::poll_send_from`] has begun what it has not told the end of.
+    pub(crate) fn may_have_sent(&self) -> bool {
+        match self {
+            Stream::Epoll(_) => false,
+            Stream::Ring(stream) => stream.may_have_sent(),
+        }
     }
 
     pub(crate) fn poll_send(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match ready!(Pin::new(&mut self.0).poll_write(context, bytes))? {
-            0 if !bytes.is_empty() => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-            count => Poll::Ready(Ok(count)),
-        }
+        let sent = match self {
+            Stream::Epoll(stream) => stream.poll_send(context, bytes),
+            Stream::Ring(stream) => stream.poll_send(context, bytes),
+        };
+        sent.map(|sent| taken(sent, bytes.len()))
+    }
+
+    /// Moves at most so many bytes that have come into an empty pipe, as far as that goes without waiting.
+    pub(crate) fn splice_to(&self, pipe: &mut Pipe, count: usize) -> io::Result<usize> {
+        let splice = || Ok(rustix::pipe::splice(self, None, &pipe.entry, None, count, SPLICE)?);
+        let count = match self {
+            Stream::Epoll(stream) => stream.when_readable(splice),
+            Stream::Ring(stream) => stream.when_readable(splice),
+        }?;
+        pipe.held += count;
+        Ok(count)
+    }
+
+    /// Sends what a pipe holds.
+    pub(crate) fn poll_splice_from(
+        &self,
+        context: &mut Context<'_>,
+        pipe: &mut Pipe,
+    ) -> Poll<io::Result<usize>> {
+        let splice = || Ok(rustix::pipe::splice(&pipe.exit, None, self, None, pipe.held, SPLICE)?);
+        let sent = match self {
+            Stream::Epoll(stream) => stream.poll_when_writable(context, splice),
+            Stream::Ring(stream) => stream.poll_when_writable(context, splice),
+        };
+        let count = ready!(sent.map(|sent| taken(sent, pipe.held)))?;
+        pipe.held -= count;
+        Poll::Ready(Ok(count))
     }
 
     /// Sends as much as fits from a file, without copying it through this process.
@@ -73,28 +162,64 @@ impl Stream {
         offset: &mut u64,
         count: usize,
     ) -> io::Result<usize> {
-        let send = || rustix::fs::sendfile(&self.0, file, Some(&mut *offset), count).map_err(io::Error::from);
-        self.0.async_io(Interest::WRITABLE, send).await
+        let send = || rustix::fs::sendfile(self, file, Some(&mut *offset), count).map_err(io::Error::from);
+        match self {
+            Stream::Epoll(stream) => stream.when_writable(send).await,
+            Stream::Ring(stream) => stream.when_writable(send).await,
+        }
     }
 
-    /// Whether nothing came on this idle connection, as far as the runtime was told: no system call while it
-    /// was told nothing.
+    /// Makes it idle: what comes from now on is noticed.
+    pub(crate) fn rest(&self) {
+        if let Stream::Ring(stream) = self {
+            stream.rest();
+        }
+    }
+
+    /// Whether nothing came on this idle connection, as far as the kernel has told: no system call while it has
+    /// told nothing.
     pub(crate) fn is_quiet(&self) -> bool {
-        let mut byte = [0];
-        matches!(self.0.try_read(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+        match self {
+            Stream::Epoll(stream) => stream.is_quiet(),
+            Stream::Ring(stream) => stream.is_quiet(),
+        }
     }
 
     /// The same by asking the kernel, for requests that must not be sent twice.
     pub(crate) fn is_quiet_for_sure(&self) -> bool {
         let mut byte = [0; 1];
         let peek = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-        matches!(rustix::net::recv(&self.0, &mut byte[..], peek), Err(rustix::io::Errno::AGAIN))
+        let is_empty = matches!(rustix::net::recv(self, &mut byte[..], peek), Err(rustix::io::Errno::AGAIN));
+        // What a ring has received meanwhile is no longer in the socket.
+        is_empty && self.is_quiet()
     }
 
     /// Says that nothing more will be sent; reading goes on.
     pub(crate) fn end_sending(&self) {
-        if let Err(error) = rustix::net::shutdown(&self.0, Shutdown::Write) {
+        if let Err(error) = rustix::net::shutdown(self, Shutdown::Write) {
             tracing::trace!("cannot end sending on a connection: {error}");
+        }
+    }
+}
+
+/// A socket that takes nothing of what it could take would be asked for ever.
+fn taken(sent: io::Result<usize>, of: usize) -> io::Result<usize> {
+    match sent {
+        Ok(0) if of > 0 => Err(io::ErrorKind::WriteZero.into()),
+        sent => sent,
+    }
+}
+
+/// Whoever reads must have made space before.
+fn full() -> io::Error {
+    io::Error::other("a buffer is full")
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Stream::Epoll(stream) => stream.0.as_fd(),
+            Stream::Ring(stream) => stream.as_fd(),
         }
     }
 }

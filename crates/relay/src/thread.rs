@@ -14,14 +14,18 @@ use crate::codec::response::ResponseHead;
 use crate::counters::{Counters, Counts};
 use crate::limits::{FREE_HEADS, Settings, Tuning};
 use crate::page::Pages;
+use crate::pipes::Pipes;
 use crate::pool::Pool;
+use crate::stream::Driver;
 
 #[derive(Debug)]
 pub(crate) struct Thread {
     pub(crate) settings: Settings,
     pub(crate) clock: Rc<Clock>,
     pub(crate) pool: Pool,
-    pub(crate) buffers: Buffers,
+    pub(crate) buffers: Rc<Buffers>,
+    pub(crate) pipes: Pipes,
+    pub(crate) driver: Driver,
     /// Whether connections are to end as soon as they can.
     pub(crate) draining: Cell<bool>,
     /// How often the alarm had rung when this thread looked.
@@ -41,12 +45,15 @@ pub(crate) struct Thread {
 
 impl Thread {
     pub(crate) fn new(index: usize, settings: Settings, counters: Counters, seed: [u64; 2]) -> Self {
+        let buffers = Rc::default();
         Self {
             tuning: RefCell::new(settings.tuning()),
+            driver: Driver::open(settings.io, &buffers),
             settings,
             clock: Rc::new(Clock::new()),
             pool: Pool::default(),
-            buffers: Buffers::default(),
+            buffers,
+            pipes: Pipes::default(),
             draining: Cell::new(false),
             heard: Cell::new(0),
             idle_grace_ms: Cell::new(0),
@@ -106,6 +113,14 @@ impl Thread {
         let rang = self.heard.replace(rings) != rings;
         self.clock.turn(rang || self.draining.get());
         self.pool.sweep(self.clock.now());
+    }
+
+    /// Lets other connections have their turn, and the kernel be heard.
+    pub(crate) async fn give_way(&self) {
+        if let Driver::Ring(ring) = &self.driver {
+            ring.turn(false);
+        }
+        tokio::task::yield_now().await;
     }
 
     pub(crate) fn date(&self) -> [u8; 29] {

@@ -50,6 +50,21 @@ impl Body {
         }
     }
 
+    /// How much is left of it, if that is known.
+    pub fn left(&self) -> Option<u64> {
+        match self {
+            Body::Length(left) => Some(*left),
+            Body::Chunked(_) | Body::UntilClose => None,
+        }
+    }
+
+    /// Takes so many bytes off a body of known length that were moved without being shown.
+    pub fn passed(&mut self, count: u64) {
+        if let Body::Length(left) = self {
+            *left = left.saturating_sub(count);
+        }
+    }
+
     /// Whether its end can be told without the end of the connection.
     pub fn is_framed(&self) -> bool {
         !matches!(self, Body::UntilClose)

@@ -6,7 +6,7 @@ use std::time::Duration;
 use plan::{Check, CheckKind};
 
 use crate::probe::{Answered, ProbeError, Question, ask};
-use crate::stream::Stream;
+use crate::stream::epoll;
 
 /// Asks, and says in words how that went: Ok is good. `name`: that of the target, if it has one.
 pub(super) async fn check(
@@ -31,7 +31,7 @@ async fn once(
     check: &Check,
 ) -> Result<Option<Answered>, ProbeError> {
     if check.kind == CheckKind::Tcp {
-        return Stream::connect(target, source).await.map(|_| None).map_err(ProbeError::Connect);
+        return epoll::connect(target, source).await.map(|_| None).map_err(ProbeError::Connect);
     }
     let address = target.to_string();
     let question = Question {

@@ -9,6 +9,8 @@ use std::task::{Context, Poll, ready};
 use crate::buffer::Buffer;
 use crate::codec::body::Body;
 use crate::codec::chunked::ChunkError;
+use crate::limits::{PIPE_BYTES, SPLICE_FROM_BYTES};
+use crate::pipes::Pipe;
 use crate::stream::Stream;
 use crate::thread::Thread;
 
@@ -23,6 +25,10 @@ pub(super) struct Pump {
     skip: usize,
     /// Bytes that went, and how many of them are the head that was put before the body.
     pub(super) moved: u64,
+    /// Whether bytes may have gone of which that is not known.
+    may_have_moved: bool,
+    /// For what is moved without being looked at.
+    pipe: Option<Pipe>,
     pub(super) head_bytes: u64,
     /// Whether it waits for bytes to come, and not for bytes to go.
     pub(super) starved: bool,
@@ -51,11 +57,18 @@ impl Pump {
             pass: 0,
             skip: 0,
             moved: 0,
+            may_have_moved: false,
+            pipe: None,
             head_bytes: 0,
             starved: false,
             began: false,
             waits: false,
         }
+    }
+
+    /// Whether certainly nothing of it went.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.moved == 0 && !self.may_have_moved
     }
 
     /// Bytes at the start of the buffer that were looked at and are still there.
@@ -100,8 +113,9 @@ impl Pump {
         loop {
             self.look(buffer).map_err(Broken::Chunk)?;
             while self.pass > 0 {
-                let bytes = &buffer.data()[..self.pass];
-                let count = ready!(sink.poll_send(context, bytes)).map_err(Broken::Sink)?;
+                let sent = sink.poll_send_from(context, buffer, self.pass);
+                self.may_have_moved |= sink.may_have_sent();
+                let count = ready!(sent).map_err(Broken::Sink)?;
                 buffer.consume(count);
                 self.pass -= count;
                 self.moved += count as u64;
@@ -110,6 +124,7 @@ impl Pump {
                 buffer.consume(std::mem::take(&mut self.skip));
                 continue;
             }
+            ready!(self.poll_splice(context, source, buffer, sink, thread))?;
             if self.body.is_done() {
                 return Poll::Ready(Ok(()));
             }
@@ -120,6 +135,39 @@ impl Pump {
                 Ok(_) => self.starved = false,
             }
         }
+    }
+
+    /// Moves the long rest of a body of known length without looking at it, as far as it is here. What it cannot do,
+    /// such as waiting for more, is left to the buffer.
+    fn poll_splice(
+        &mut self,
+        context: &mut Context<'_>,
+        source: &Stream,
+        buffer: &Buffer,
+        sink: &Stream,
+        thread: &Thread,
+    ) -> Poll<Result<(), Broken>> {
+        loop {
+            if let Some(pipe) = self.pipe.as_mut().filter(|pipe| pipe.held > 0) {
+                self.moved += ready!(sink.poll_splice_from(context, pipe)).map_err(Broken::Sink)? as u64;
+                continue;
+            }
+            let from = if self.pipe.is_some() { 1 } else { SPLICE_FROM_BYTES };
+            let left = self.body.left().filter(|left| buffer.is_empty() && *left >= from);
+            let Some(left) = left else { break };
+            if self.pipe.is_none() {
+                self.pipe = thread.pipes.take().ok();
+            }
+            let Some(pipe) = &mut self.pipe else { break };
+            match source.splice_to(pipe, left.min(PIPE_BYTES as u64) as usize) {
+                Ok(count) if count > 0 => self.body.passed(count as u64),
+                _ => return Poll::Ready(Ok(())),
+            }
+        }
+        if let Some(pipe) = self.pipe.take() {
+            thread.pipes.give(pipe);
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Takes as many of the bytes at hand as can go in one piece.

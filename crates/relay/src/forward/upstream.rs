@@ -41,7 +41,7 @@ impl Upstream {
         deadline: &Deadline,
         way: &Way<'_>,
     ) -> Result<Self, ForwardError> {
-        let connecting = Stream::connect(way.target, way.source);
+        let connecting = Stream::connect(way.target, way.source, &thread.driver);
         let result = match deadline.within(thread.timeouts().connect_ms, connecting).await {
             Ok(result) => result.map_err(ForwardError::Connect),
             Err(_) => Err(ForwardError::ConnectLate),

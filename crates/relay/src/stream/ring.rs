@@ -1,0 +1,119 @@
+//! A connection under io_uring: receives are always under way, sends are system calls, see [`crate::ring`].
+
+use std::io;
+use std::net::TcpStream;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use rustix::net::SendFlags;
+
+use crate::buffer::Buffer;
+use crate::limits::LENT_BYTES;
+use crate::ring::Ring;
+
+#[derive(Debug)]
+pub(crate) struct Stream {
+    /// There until it is dropped, when the ring gets it.
+    stream: Option<TcpStream>,
+    ring: Rc<Ring>,
+    place: u32,
+}
+
+impl Stream {
+    pub(super) fn new(stream: TcpStream, ring: &Rc<Ring>) -> Self {
+        let place = ring.add(stream.as_raw_fd());
+        Self { stream: Some(stream), ring: Rc::clone(ring), place }
+    }
+
+    pub(super) fn poll_readable(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.ring.poll_received(context, self.place)
+    }
+
+    pub(super) fn poll_fill(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut Buffer,
+    ) -> Poll<io::Result<usize>> {
+        if buffer.is_full() {
+            return Poll::Ready(Err(super::full()));
+        }
+        self.ring.poll_receive(context, self.place, buffer)
+    }
+
+    pub(super) fn poll_send_from(
+        &self,
+        context: &mut Context<'_>,
+        buffer: &Buffer,
+        count: usize,
+    ) -> Poll<io::Result<usize>> {
+        if count > LENT_BYTES && !self.ring.is_sending(self.place) {
+            // What was fetched by a system call is sent by one, while it is warm.
+            return self.poll_send(context, &buffer.data()[..count]);
+        }
+        self.ring.poll_send(context, self.place, buffer, count)
+    }
+
+    /// Does what receives, unless the ring does or nothing has come.
+    pub(super) fn when_readable(&self, receive: impl FnOnce() -> io::Result<usize>) -> io::Result<usize> {
+        if self.ring.leaves_more(self.place) { receive() } else { Err(io::ErrorKind::WouldBlock.into()) }
+    }
+
+    pub(super) fn may_have_sent(&self) -> bool {
+        self.ring.is_sending(self.place)
+    }
+
+    pub(super) fn poll_send(&self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.ring.is_sending(self.place) {
+            // It would overtake what was given up by whoever handed it over.
+            return Poll::Ready(Err(io::Error::other("an earlier send is under way")));
+        }
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        self.poll_when_writable(context, || Ok(rustix::net::send(&*self, bytes, flags)?))
+    }
+
+    pub(super) async fn when_writable<T>(&self, mut send: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        std::future::poll_fn(|context| self.poll_when_writable(context, &mut send)).await
+    }
+
+    pub(super) fn poll_when_writable<T>(
+        &self,
+        context: &Context<'_>,
+        mut send: impl FnMut() -> io::Result<T>,
+    ) -> Poll<io::Result<T>> {
+        match send() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.ring.wake_when_writable(context, self.place);
+                Poll::Pending
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
+            result => Poll::Ready(result),
+        }
+    }
+
+    pub(super) fn rest(&self) {
+        self.ring.await_more(self.place);
+    }
+
+    pub(super) fn is_quiet(&self) -> bool {
+        self.ring.reap();
+        self.ring.is_quiet(self.place)
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_ref().expect("a stream has its socket until it is dropped").as_fd()
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if let Some(stream) = self.stream.take() {
+            self.ring.give_up(self.place, stream);
+        }
+    }
+}
