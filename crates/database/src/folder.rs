@@ -32,6 +32,11 @@ impl Folder {
         self.0.join("data.new")
     }
 
+    /// The data directory that the last copy replaced.
+    pub(crate) fn aside(&self) -> PathBuf {
+        self.0.join("data.old")
+    }
+
     pub(crate) fn socket_folder(&self) -> PathBuf {
         self.0.join("socket")
     }
@@ -59,8 +64,13 @@ impl Folder {
         self.0.join("postgres.log")
     }
 
-    /// What must be remembered beside the data: see [`crate::seen::Memory`].
+    /// Whose data this is: see [`crate::stamp::Memory`].
     pub(crate) fn memory(&self) -> PathBuf {
         self.0.join("memory.json")
+    }
+
+    /// Which epoch the data is of: see [`crate::failover::Stamp`].
+    pub(crate) fn stamp(&self) -> PathBuf {
+        self.0.join("stamp.json")
     }
 }

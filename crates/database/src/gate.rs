@@ -88,7 +88,13 @@ pub enum Error {
 }
 
 /// Runs a gate until the agent orders its stop.
-pub fn run(mut start: Start) -> Result<(), Error> {
+pub fn run(start: Start) -> Result<(), Error> {
+    let control = control(&start)?;
+    run_with(start, control)
+}
+
+/// The same with another way to control.
+pub fn run_with(mut start: Start, control: Option<Arc<dyn Control>>) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let read_write = start.sockets.tcp("read-write");
     let read_only = start.sockets.tcp("read-only");
@@ -97,7 +103,6 @@ pub fn run(mut start: Start) -> Result<(), Error> {
             return Err(Error::NoSocket(name));
         }
     }
-    let control = control(&start)?;
     runtime.block_on(serve_until_stopped(start, control, read_write, read_only))
 }
 

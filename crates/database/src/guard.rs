@@ -19,8 +19,11 @@ mod watch;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::io::FdFlags;
@@ -28,6 +31,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, 
 use rustix::process::{Pid, Signal};
 
 pub use begin::called;
+pub(crate) use begin::{check, descriptor};
 pub(crate) use fence::Fence;
 pub(crate) use page::{NEVER, Page, Why, boottime_ns};
 pub(crate) use watch::Order;
@@ -44,8 +48,9 @@ pub(crate) const SILENCE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Guard {
     child: Child,
+    pid: Pid,
     socket: OwnedFd,
-    page: Page,
+    page: Arc<Page>,
 }
 
 /// How a postgres ended.
@@ -88,8 +93,14 @@ impl Guard {
         Self::adopt(number(&socket)?, socket, page)
     }
 
-    fn adopt(pid: Pid, socket: OwnedFd, page: Page) -> io::Result<Self> {
-        Ok(Self { child: Child::adopt(pid)?, socket, page })
+    /// One that is our child already.
+    pub(crate) fn adopt(pid: Pid, socket: OwnedFd, page: Page) -> io::Result<Self> {
+        Ok(Self { pid, child: Child::adopt(pid)?, socket, page: Arc::new(page) })
+    }
+
+    /// What the lease writes its deadline to.
+    pub(crate) fn page(&self) -> Arc<Page> {
+        Arc::clone(&self.page)
     }
 
     /// What keeps postgres from outliving it: known once postgres runs.
@@ -100,6 +111,19 @@ impl Guard {
     /// Tells it what to do. One that has ended, or that does not listen, cannot be told.
     pub(crate) fn order(&self, order: Order) {
         self.send(&[order as u8]);
+    }
+
+    /// Lets it become this program, in place.
+    pub(crate) fn become_program(&self, program: &Path) {
+        let path = program.as_os_str().as_bytes();
+        if path.len() < watch::ORDER_BYTES {
+            self.send(&[&[Order::Become as u8], path].concat());
+        }
+    }
+
+    /// Its process, our end of its socket and its page, for a life of this process that comes after an exec.
+    pub(crate) fn numbers(&self) -> (Pid, RawFd, RawFd) {
+        (self.pid, self.socket.as_raw_fd(), self.page.descriptor().as_raw_fd())
     }
 
     fn send(&self, message: &[u8]) {

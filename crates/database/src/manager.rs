@@ -1,37 +1,56 @@
-//! The manager of one database server: look, decide, say, act, over and over, until it is told to stop.
+//! The manager of one database server: look, decide, say, act, over and over, until nothing is left to do.
+//!
+//! It may be killed at any instruction: its guard ends postgres, and the next manager goes on from what it finds.
+//! Only the lease is renewed elsewhere ([`crate::holder`]), since an action here may take long.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use link::Start;
-use link::report::{DatabaseReport, ReplicaReport, State};
+use link::api::Identity;
+use link::control::{Client, Control};
+use link::report::{DatabaseReport, State};
 use plan::Role;
 use rustix::fs::FlockOperation;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 
-use crate::decide::{Action, Sentence, decide};
-use crate::find::{NotFound, Postgres};
+use crate::act::{self, EpochCommit, Wanted};
+use crate::failover::lease::{LEASE_DEFAULT, Timings};
+use crate::failover::{Action, Data, Decision, Names, Orders, Postgres as Process, Seen, Standing, decide};
+use crate::find::{self, NotFound, Postgres};
 use crate::folder::Folder;
+use crate::group::{Lsn, Mode};
 use crate::guard::{self, Fence, Guard};
+use crate::holder::{self, Holder, Reach, Tenant};
+use crate::inherit::{self, Legacy};
+use crate::record::View;
 use crate::rest::Rest;
-use crate::seen::{Answer, Data, Duty, Memory, Process, Seen, Upstream};
-use crate::session::{QUESTION, Session};
-use crate::{RefusedSetting, act, check_settings, find, leftover, log_file, observe, upstream};
+use crate::session::Session;
+use crate::stamp::Kept;
+use crate::upstream::Asker;
+use crate::{RefusedSetting, check_settings};
 
-/// How often the world is looked at while something is about to change, and while all is well.
+/// How long until the next look: after an action; while an election or a promotion is under way; while something
+/// else is about to change; while somebody else is waited for; while all is well.
+const AT_ONCE: Duration = Duration::from_millis(5);
+const CLOSE: Duration = Duration::from_millis(10);
 const BUSY: Duration = Duration::from_millis(50);
-const CALM: Duration = Duration::from_secs(1);
-
-/// A replica that waits for its primary, which may be away for long.
 const WAITING: Duration = Duration::from_millis(100);
-
-/// While something is amiss that may mend itself at any moment.
-const WATCHFUL: Duration = Duration::from_millis(250);
+const CALM: Duration = Duration::from_secs(1);
 
 /// A postgres that has run for this long has its earlier ends forgiven.
 const SETTLED: Duration = Duration::from_secs(10);
+
+/// The order to become the program that lies on disk now.
+const UPGRADE: SignalKind = SignalKind::user_defined2();
+
+/// The part of the time for an end that is given to an orderly one.
+const ORDERLY: f32 = 0.8;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -51,6 +70,10 @@ pub enum Error {
     Root,
     #[error("cannot use the folder {}: {error}", folder.display())]
     Folder { folder: PathBuf, error: std::io::Error },
+    #[error("{0}")]
+    Upgrade(String),
+    #[error("cannot reach control: {0}")]
+    Control(String),
     #[error("cannot find the name of our account: {0}")]
     Account(String),
     #[error(transparent)]
@@ -64,8 +87,20 @@ fn list(refused: &[RefusedSetting]) -> String {
 /// Runs a database server until the agent orders its stop. Call it on the thread that lives as long as the
 /// process: the kernel kills postgres when that thread ends.
 pub fn run(start: Start) -> Result<(), Error> {
+    let (secrets, plan, machine) = (start.secrets.clone(), Arc::clone(&start.plan), start.me.machine.clone());
+    run_with(
+        start,
+        Arc::new(move || {
+            let identity = Identity::given(&secrets).map_err(|error| error.to_string())?;
+            Ok(Arc::new(Client::new(identity, &plan, &machine)) as Arc<dyn Control>)
+        }),
+    )
+}
+
+/// The same with another way to control. It is made once for each runtime that uses it.
+pub fn run_with(start: Start, reach: Arc<Reach>) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async { Manager::new(start).await?.serve().await })
+    runtime.block_on(async { Manager::new(start, reach).await?.serve().await })
 }
 
 /// See the head of this file.
@@ -74,31 +109,35 @@ pub(crate) struct Manager {
     pub(crate) place: Place,
     pub(crate) folder: Folder,
     /// Held while this process lives, so that nobody else touches the folder.
-    _lock: File,
+    lock: File,
     pub(crate) installed: Vec<Postgres>,
     /// The name of the account that we run under.
     pub(crate) account: String,
-    pub(crate) memory: Memory,
+    /// This life of the manager.
+    pub(crate) boot: String,
+    pub(crate) view: View,
+    pub(crate) holder: Arc<Holder>,
+    pub(crate) kept: Kept,
     /// What is on disk, looked at once and again after every change of ours.
     pub(crate) data: Option<Data>,
     pub(crate) postgres: Option<Running>,
     /// The best fence that a guard may use; it says itself which it could.
     pub(crate) fence: Fence,
-    session: Option<Session>,
-    /// Whether roles, database and slots were made since this postgres started.
-    pub(crate) set_up: bool,
-    rest: Rest,
+    pub(crate) session: Option<Session>,
+    pub(crate) rest: Rest,
+    pub(crate) orders: Orders,
+    pub(crate) asker: Asker,
 }
 
-/// What the plan says of this server.
+/// What the plan says of the database servers.
 #[derive(Clone, Debug)]
 pub(crate) struct Place {
+    pub(crate) me: String,
     pub(crate) listen: SocketAddr,
-    /// The name and address of the primary, when that is another server.
-    pub(crate) primary: Option<(String, SocketAddr)>,
-    /// On the primary: the names of all replicas.
-    pub(crate) replicas: Vec<String>,
-    pub(crate) synchronous: bool,
+    /// All of them, in the file's order.
+    pub(crate) servers: Vec<(String, SocketAddr)>,
+    pub(crate) mode: Mode,
+    pub(crate) timings: Timings,
     /// The application's database and its owner.
     pub(crate) database: String,
     pub(crate) settings: BTreeMap<String, String>,
@@ -112,6 +151,33 @@ pub(crate) struct Running {
     pub(crate) answered: bool,
     /// The length of the log when it started: what stands before is not about it.
     pub(crate) log_from: u64,
+    /// What its settings say.
+    pub(crate) wanted: Wanted,
+    /// Since where the log is covered by these names.
+    pub(crate) names_since: Option<(Names, Lsn)>,
+    pub(crate) epoch_commit: EpochCommit,
+    /// Whether roles, database and slots were made since it was promoted.
+    pub(crate) set_up: bool,
+    pub(crate) checkpoint: Option<JoinHandle<()>>,
+    /// Since when another server has not been streaming from it.
+    pub(crate) away: BTreeMap<String, Instant>,
+}
+
+impl Running {
+    pub(crate) fn new(guard: Guard, log_from: u64, wanted: Wanted) -> Self {
+        Self {
+            guard,
+            since: Instant::now(),
+            answered: false,
+            log_from,
+            wanted,
+            names_since: None,
+            epoch_commit: EpochCommit::default(),
+            set_up: false,
+            checkpoint: None,
+            away: BTreeMap::new(),
+        }
+    }
 }
 
 impl Place {
@@ -125,22 +191,38 @@ impl Place {
         if !refused.is_empty() {
             return Err(Error::Settings(refused));
         }
-        let first = plan.role(Role::Database).next().ok_or(Error::NoDatabase)?;
-        let i_am_first = first.name == start.me.name;
-        let others = plan.role(Role::Database).skip(1).map(|server| server.name.clone());
+        let servers = plan.role(Role::Database).map(|server| Ok((server.name.clone(), address(server)?)));
         Ok(Self {
+            me: start.me.name.clone(),
             listen: address(&start.me)?,
-            primary: if i_am_first { None } else { Some((first.name.clone(), address(first)?)) },
-            replicas: if i_am_first { others.collect() } else { Vec::new() },
-            synchronous: database.synchronous,
+            servers: servers.collect::<Result<_, Error>>()?,
+            mode: mode(database),
+            timings: Timings::new(LEASE_DEFAULT),
             database: database.name.clone(),
             settings: database.settings.clone(),
         })
     }
+
+    /// Every server but this one.
+    pub(crate) fn others(&self) -> Vec<String> {
+        let others = self.servers.iter().filter(|(name, _)| *name != self.me);
+        others.map(|(name, _)| name.clone()).collect()
+    }
+
+    pub(crate) fn address(&self, server: &str) -> Option<SocketAddr> {
+        self.servers.iter().find(|(name, _)| name == server).map(|(_, address)| *address)
+    }
+}
+
+/// A replica further behind than this is not promoted where commits wait for nobody.
+const MAX_LAG_BYTES: u64 = 16 << 20;
+
+fn mode(database: &plan::Database) -> Mode {
+    if database.synchronous { Mode::Synchronous } else { Mode::Asynchronous { max_lag_bytes: MAX_LAG_BYTES } }
 }
 
 impl Manager {
-    async fn new(start: Start) -> Result<Self, Error> {
+    async fn new(start: Start, reach: Arc<Reach>) -> Result<Self, Error> {
         if rustix::process::geteuid().is_root() {
             return Err(Error::Root);
         }
@@ -151,56 +233,107 @@ impl Manager {
         let installed = find::installed()?;
         let failed = |error| Error::Folder { folder: start.folder.clone(), error };
         let folder = Folder::prepare(&start.folder).map_err(failed)?;
-        let lock = lock(&folder)?;
-        let memory = link::disk::read_json(&folder.memory()).map_err(failed)?.unwrap_or_default();
+        let (mut legacy, lock) = match Legacy::take()? {
+            Some((legacy, lock)) => (Some(legacy), lock),
+            None => (None, lock(&folder)?),
+        };
+        let kept = Kept::read(&folder).map_err(failed)?;
         let account = act::account().await.map_err(|error| Error::Account(error.to_string()))?;
+        let boot = legacy.as_ref().map_or_else(random, |legacy| Ok(legacy.boot.clone()))?;
+        let holder = Holder::new(place.timings);
+        let port = place.listen.port();
+        let tenant = Tenant { me: place.me.clone(), boot: boot.clone(), folder: folder.clone(), port };
+        holder::keep(Arc::clone(&holder), tenant, Arc::clone(&reach))?;
+        let postgres = legacy.as_mut().map(Legacy::restore_postgres).transpose()?.flatten();
+        if let Some(lease) = legacy.and_then(|legacy| legacy.lease) {
+            holder.resume(lease, postgres.as_ref().map(|running| running.guard.page()));
+        }
+        if let Some(running) = &postgres {
+            running.guard.become_program(&inherit::program()?);
+        }
         Ok(Self {
+            view: View::new(reach().map_err(Error::Control)?),
             start,
             place,
             folder,
-            _lock: lock,
+            lock,
             installed,
             account,
-            memory,
+            boot,
+            holder,
+            kept,
             data: None,
-            postgres: None,
+            postgres,
             fence: guard::best(),
             session: None,
-            set_up: false,
             rest: Rest::default(),
+            orders: Orders::default(),
+            asker: Asker::default(),
         })
     }
 
     /// The whole life.
     async fn serve(mut self) -> Result<(), Error> {
         let line = self.start.line.clone();
-        let within = tokio::select! {
-            within = line.stopped() => within,
-            never = self.turns() => match never {},
+        let mut upgrade = signal(UPGRADE)?;
+        let within = loop {
+            tokio::select! {
+                within = line.stopped() => break within,
+                () = self.turns() => break Duration::ZERO,
+                _ = upgrade.recv() => self.upgrade().await,
+            }
         };
-        line.report(State::Draining, format!("{}, stopping postgres", self.duty_name()));
-        self.session = None;
-        act::stop(&mut self, within).await;
+        self.orders.stop = true;
+        line.report(State::Draining, "stopping postgres");
+        // What hands over or ends in order gets most of the time; the rest ends what did not.
+        if tokio::time::timeout(within.mul_f32(ORDERLY), self.turns()).await.is_err() {
+            tracing::warn!("the orderly end took too long");
+        }
+        self.holder.give_up();
+        act::stop(&mut self, within.mul_f32(1.0 - ORDERLY)).await;
         Ok(())
     }
 
-    /// Looks, decides, says and acts for ever. May be dropped at any await: tools that run are killed.
-    async fn turns(&mut self) -> std::convert::Infallible {
+    /// Becomes the program that lies on disk now, in this very process; postgres, its guard and the lease go on.
+    /// Returns when that cannot be done.
+    async fn upgrade(&mut self) {
+        let because = match self.try_upgrade().await {
+            Ok(error) => error.to_string(),
+            Err(error) => error.to_string(),
+        };
+        tracing::warn!("this manager goes on as it is: the newer program cannot take over: {because}");
+    }
+
+    async fn try_upgrade(&mut self) -> Result<std::io::Error, Error> {
+        let program = inherit::program()?;
+        inherit::try_out(&program).await.map_err(|error| Error::Upgrade(error.to_string()))?;
+        let legacy = Legacy::new(&self.boot, &self.lock, self.postgres.as_ref(), self.holder.legacy());
+        tracing::info!("becoming {}", program.display());
+        Ok(legacy.leave_to(&program))
+    }
+
+    /// Looks, decides, says and acts until there is nothing left to do. May be dropped at any await: tools that
+    /// run are killed.
+    async fn turns(&mut self) {
         loop {
             let seen = self.look().await;
-            let (action, sentence) = decide(&seen);
-            self.say(&seen, &sentence);
-            if sentence.state == State::Healthy && seen.settled() {
+            let decision = decide(&seen);
+            self.say(&seen, &decision);
+            if decision.action == Action::End {
+                return;
+            }
+            if decision.state == State::Healthy && settled(&seen) {
                 self.rest.went_well();
             }
-            if action != Action::Wait
-                && let Err(error) = act::act(self, action).await
+            let pace = self.pace(&seen, &decision);
+            if decision.action != Action::Wait
+                && let Err(error) = act::act(self, decision.action).await
             {
                 tracing::warn!("{error}");
                 self.data = None;
                 self.rest.failed(error.to_string(), Instant::now());
             }
-            self.pause(pace(&seen, action, sentence.state)).await;
+            self.pause(pace).await;
             if self.postgres.is_none() {
                 // Somebody may have put right what we wait for.
                 self.data = None;
@@ -208,7 +341,7 @@ impl Manager {
         }
     }
 
-    /// Until it is time to look again: when the time is over or postgres ends.
+    /// Until it is time to look again: when the time is over, the record has changed or postgres has ended.
     async fn pause(&mut self, time: Duration) {
         let ended = async {
             match &mut self.postgres {
@@ -218,185 +351,43 @@ impl Manager {
         };
         tokio::select! {
             () = ended => {}
+            () = self.view.changed() => {}
             () = tokio::time::sleep(time) => {}
         }
     }
 
-    async fn look(&mut self) -> Seen {
-        self.notice_end();
-        let process = self.look_at_process().await;
-        if self.data.is_none() {
-            self.data = Some(observe::data(&self.folder, &self.installed).await);
-        }
-        Seen {
-            duty: self.duty(&process).await,
-            memory: self.memory.clone(),
-            installed: self.installed.iter().map(|postgres| postgres.version.major).collect(),
-            process,
-            data: self.data.clone().unwrap_or(Data::Absent),
-            trouble: self.rest.trouble(Instant::now()),
-            free_bytes: free_bytes(&self.folder),
-        }
-    }
-
-    /// A postgres that has ended is a failure, whatever ended it: only [`act::stop`] ends it on purpose.
-    fn notice_end(&mut self) {
-        let Some(running) = &mut self.postgres else { return };
-        if running.guard.silent_for() > guard::SILENCE {
-            tracing::warn!("the guard of postgres does not look at its deadline: both are killed");
-            running.guard.kill();
-        }
-        let (how, killed) = match running.guard.try_wait() {
-            Ok(None) => return,
-            Ok(Some(end)) => (end.how, end.killed),
-            Err(error) => (error.to_string(), false),
+    /// A replica that streams wakes when the holder has been silent for too long.
+    fn pace(&self, seen: &Seen, decision: &Decision) -> Duration {
+        let time = match decision.standing {
+            _ if decision.action != Action::Wait => return AT_ONCE,
+            Standing::Primary | Standing::Following if decision.state == State::Healthy => CALM,
+            Standing::Failed | Standing::Paused => CALM,
+            Standing::Sealed | Standing::Promoting => CLOSE,
+            _ if matches!(seen.postgres, Process::Stopped { .. }) => WAITING,
+            _ => BUSY,
         };
-        // What is killed has no time to say why: its last error is about something else.
-        let said = if killed { None } else { log_file::last_error(&self.folder.log(), running.log_from) };
-        let said = said.map(|said| format!(": {said}")).unwrap_or_default();
-        let what = format!("postgres ended ({how}){said}");
-        tracing::warn!("{what}");
-        self.forget_postgres();
-        self.rest.failed(what, Instant::now());
+        let silence = self.view.silence().unwrap_or_default();
+        let left = self.place.timings.patience().saturating_sub(silence);
+        if left.is_zero() { time.min(BUSY) } else { time.min(left) }
     }
 
-    pub(crate) fn forget_postgres(&mut self) {
-        self.postgres = None;
-        self.session = None;
-        self.set_up = false;
-        self.data = None;
-    }
-
-    async fn look_at_process(&mut self) -> Process {
-        let Some(running) = &self.postgres else {
-            // What cannot be looked at is looked at again by the action that needs it, which then fails aloud.
-            let leftovers = leftover::on(&self.folder.data()).map_or(0, |found| found.len());
-            return Process::Stopped { leftovers };
-        };
-        if let Err(error) = log_file::shorten(&self.folder.log()) {
-            tracing::debug!("the log of postgres cannot be shortened: {error}");
-        }
-        let (since, answered) = (running.since.elapsed(), running.answered);
-        let last_error = log_file::last_error(&self.folder.log(), running.log_from);
-        let answer = self.ask_postgres().await;
-        if let (Some(running), Ok(_)) = (&mut self.postgres, &answer) {
-            running.answered = true;
-        }
-        Process::Running { since, answered, answer, last_error }
-    }
-
-    async fn ask_postgres(&mut self) -> Result<Answer, String> {
-        let session = match self.session.take() {
-            Some(session) => session,
-            None => {
-                let port = self.place.listen.port();
-                Session::open(&self.folder, port, QUESTION).await.map_err(|error| error.to_string())?
-            }
-        };
-        let answer = observe::answer(&session, &self.place.replicas, self.set_up).await;
-        // A session that failed is dropped: the next one begins with a clean connection.
-        if answer.is_ok() {
-            self.session = Some(session);
-        }
-        answer.map_err(|error| error.to_string())
-    }
-
-    async fn duty(&self, process: &Process) -> Duty {
-        let Some((primary, address)) = &self.place.primary else {
-            return Duty::Primary {
-                replicas: self.place.replicas.clone(),
-                synchronous: self.place.synchronous,
-            };
-        };
-        let streams =
-            matches!(process, Process::Running { answer: Ok(Answer::Replica { streaming: true, .. }), .. });
-        let upstream = match self.start.secrets.get("replication-password") {
-            Some(password) if !streams => {
-                upstream::ask(&self.start.me.name, self.place.listen.ip(), *address, password).await
-            }
-            _ => Upstream::Unasked,
-        };
-        Duty::Replica { primary: primary.clone(), address: address.to_string(), upstream }
-    }
-
-    fn say(&self, seen: &Seen, sentence: &Sentence) {
-        self.start.line.report_database(sentence.state, sentence.text.clone(), self.report(seen));
+    fn say(&self, seen: &Seen, decision: &Decision) {
+        let report = self.report(seen);
+        self.start.line.report_database(decision.state, decision.because.clone(), report);
     }
 
     /// Progress of a long action, in the same words and with the same report as any other sentence.
     pub(crate) fn say_progress(&self, text: String) {
-        let report = DatabaseReport { primary: self.place.primary.is_none(), ..DatabaseReport::default() };
-        self.start.line.report_database(State::Starting, text, report);
+        self.start.line.report_database(State::Starting, text, DatabaseReport::default());
     }
 
-    fn report(&self, seen: &Seen) -> DatabaseReport {
-        let fence = self.postgres.as_ref().and_then(|running| running.guard.fence());
-        let fence = fence.map_or_else(String::new, |fence| fence.name().to_owned());
-        DatabaseReport { fence, ..self.report_of_postgres(seen) }
-    }
-
-    fn report_of_postgres(&self, seen: &Seen) -> DatabaseReport {
-        let primary = self.place.primary.is_none();
-        match &seen.process {
-            Process::Running { answer: Ok(Answer::Primary { timeline, replicas, .. }), .. } => {
-                DatabaseReport {
-                    primary,
-                    timeline: *timeline,
-                    replicas: replicas.clone(),
-                    ..Default::default()
-                }
-            }
-            Process::Running { answer: Ok(Answer::Replica { timeline, streaming, lag_bytes }), .. } => {
-                let (timeline, streaming, lag_bytes) = (*timeline, *streaming, *lag_bytes);
-                DatabaseReport { primary, timeline, streaming, lag_bytes, ..Default::default() }
-            }
-            _ => {
-                let timeline = if let Data::Present { timeline, .. } = seen.data { timeline } else { 0 };
-                let away = |name: &String| ReplicaReport {
-                    name: name.clone(),
-                    state: "disconnected".into(),
-                    synchronous: false,
-                    lag_bytes: 0,
-                };
-                let replicas = self.place.replicas.iter().map(away).collect();
-                DatabaseReport { primary, timeline, replicas, ..Default::default() }
-            }
-        }
-    }
-
-    fn duty_name(&self) -> String {
-        match &self.place.primary {
-            None => "primary".into(),
-            Some((primary, _)) => format!("replica of {primary}"),
-        }
+    pub(crate) fn address(&self, server: &str) -> Result<SocketAddr, act::ActError> {
+        self.place.address(server).ok_or_else(|| act::ActError::NoServer(server.to_owned()))
     }
 }
 
-fn pace(seen: &Seen, action: Action, state: State) -> Duration {
-    match state {
-        _ if action != Action::Wait => BUSY,
-        State::Healthy if seen.complete() => CALM,
-        State::Starting if matches!(seen.process, Process::Stopped { .. }) => WAITING,
-        State::Starting => BUSY,
-        _ if matches!(seen.process, Process::Stopped { .. }) => CALM,
-        _ => WATCHFUL,
-    }
-}
-
-impl Seen {
-    /// Whether every replica of the plan streams.
-    fn complete(&self) -> bool {
-        match &self.process {
-            Process::Running { answer: Ok(Answer::Primary { replicas, .. }), .. } => {
-                replicas.iter().all(|replica| replica.state == "streaming")
-            }
-            _ => true,
-        }
-    }
-
-    fn settled(&self) -> bool {
-        matches!(self.process, Process::Running { since, .. } if since > SETTLED)
-    }
+fn settled(seen: &Seen) -> bool {
+    matches!(seen.postgres, Process::Running { since, .. } if since > SETTLED)
 }
 
 /// Two managers on one folder would end each other's postgres.
@@ -410,7 +401,10 @@ fn lock(folder: &Folder) -> Result<File, Error> {
     }
 }
 
-/// Unknown counts as plenty: PostgreSQL itself says when it cannot write.
-fn free_bytes(folder: &Folder) -> u64 {
-    rustix::fs::statvfs(folder.root()).map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
+/// No other life of a manager has this.
+fn random() -> std::io::Result<String> {
+    let mut bytes = [0; 16];
+    // The kernel gives so few at once.
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }

@@ -1,25 +1,25 @@
-//! Looking at the world: the data directory, our postgres, the primary.
+//! Looking at the world: the data directory and our postgres.
 
 use std::io;
+use std::path::Path;
+use std::time::Duration;
 
-use link::report::ReplicaReport;
-
+use crate::control_data;
+use crate::failover::{Answer, AsPrimary, AsReplica, Data, Names, Progress, Replica};
 use crate::find::Postgres;
-use crate::folder::Folder;
-use crate::seen::{Answer, Data};
+use crate::group::Lsn;
 use crate::session::{Session, SessionError};
-use crate::{control_data, tool};
+use crate::{timeline, tool};
 
 /// Looks at a data directory on which no postgres runs.
-pub(crate) async fn data(folder: &Folder, installed: &[Postgres]) -> Data {
+pub(crate) async fn data(folder: &Path, installed: &[Postgres]) -> Data {
     match look(folder, installed).await {
         Ok(data) => data,
         Err(error) => Data::Unreadable(error),
     }
 }
 
-async fn look(folder: &Folder, installed: &[Postgres]) -> Result<Data, String> {
-    let data = folder.data();
+async fn look(data: &Path, installed: &[Postgres]) -> Result<Data, String> {
     let version = match std::fs::read_to_string(data.join("PG_VERSION")) {
         Ok(version) => version,
         Err(error) if error.kind() == io::ErrorKind::NotFound && !data.exists() => return Ok(Data::Absent),
@@ -31,7 +31,7 @@ async fn look(folder: &Folder, installed: &[Postgres]) -> Result<Data, String> {
         return Ok(Data::OtherVersion(major));
     };
     let mut command = tool::command(&postgres.bin, "pg_controldata");
-    command.arg("-D").arg(&data);
+    command.arg("-D").arg(data);
     let text = tool::run(command, crate::act::QUICK_TOOL, |_| ()).await;
     let text = text.map_err(|error| format!("{} cannot be read: {error}", data.display()))?;
     let control = control_data::parse(&text)
@@ -40,56 +40,113 @@ async fn look(folder: &Folder, installed: &[Postgres]) -> Result<Data, String> {
         major,
         system_identifier: control.system_identifier,
         timeline: control.timeline,
+        closed: control.closed,
         standby: data.join("standby.signal").exists(),
     })
 }
 
-/// Asks our postgres. `planned` are the replicas that a primary should have.
-pub(crate) async fn answer(
-    session: &Session,
-    planned: &[String],
-    set_up: bool,
-) -> Result<Answer, SessionError> {
-    let client = &session.client;
-    let recovery = session.ask(client.query_one("SELECT pg_is_in_recovery()", &[])).await?;
-    if recovery.get(0) { replica(session).await } else { primary(session, planned, set_up).await }
+/// What only the manager knows of its postgres, and puts into the answer.
+#[derive(Debug)]
+pub(crate) struct Own<'a> {
+    pub(crate) data: &'a Path,
+    /// Every other server of the plan.
+    pub(crate) others: &'a [String],
+    pub(crate) follows: Option<String>,
+    /// How long it has been told to follow that.
+    pub(crate) following_for: Duration,
+    pub(crate) names_since: Option<(Names, Lsn)>,
+    pub(crate) committed_epoch: Option<u64>,
+    pub(crate) committing: Option<u64>,
+    pub(crate) set_up: bool,
+    pub(crate) checkpointing: bool,
 }
 
-async fn primary(session: &Session, planned: &[String], set_up: bool) -> Result<Answer, SessionError> {
-    let of_self = "SELECT ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int, \
-                   current_setting('synchronous_standby_names')";
-    let of_replicas = "SELECT application_name, state, sync_state IN ('sync', 'quorum'), \
-                       greatest(pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn), 0)::bigint \
-                       FROM pg_stat_replication WHERE state IS NOT NULL";
-    let row = session.ask(session.client.query_one(of_self, &[])).await?;
-    let rows = session.ask(session.client.query(of_replicas, &[])).await?;
-    let connected: Vec<ReplicaReport> = rows
+/// Asks our postgres.
+pub(crate) async fn answer(session: &Session, own: &Own<'_>) -> Result<Answer, SessionError> {
+    let recovery = session.ask(session.client.query_one("SELECT pg_is_in_recovery()", &[])).await?;
+    if recovery.get(0) {
+        Ok(Answer::Replica(replica(session, own).await?))
+    } else {
+        Ok(Answer::Primary(primary(session, own).await?))
+    }
+}
+
+/// The last column: the last checkpoint was made on the timeline that is written now.
+const OF_PRIMARY: &str = "SELECT system_identifier, \
+    ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int, \
+    pg_current_wal_flush_lsn()::text, current_setting('synchronous_standby_names'), \
+    timeline_id = ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int \
+    FROM pg_control_system(), pg_control_checkpoint()";
+
+const OF_REPLICAS: &str = "SELECT application_name, state, coalesce(flush_lsn, '0/0')::text, \
+    greatest(pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn), 0)::bigint \
+    FROM pg_stat_replication WHERE state IS NOT NULL";
+
+async fn primary(session: &Session, own: &Own<'_>) -> Result<AsPrimary, SessionError> {
+    let row = session.ask(session.client.query_one(OF_PRIMARY, &[])).await?;
+    let rows = session.ask(session.client.query(OF_REPLICAS, &[])).await?;
+    let connected: Vec<Connected> = rows
         .iter()
-        .map(|row| ReplicaReport {
+        .map(|row| Connected {
             name: row.get(0),
             state: row.get(1),
-            synchronous: row.get(2),
+            flushed: lsn(row.get(2)),
             lag_bytes: row.get::<_, Option<i64>>(3).unwrap_or_default() as u64,
         })
         .collect();
-    Ok(Answer::Primary {
-        timeline: row.get::<_, i32>(0) as u32,
-        replicas: planned.iter().map(|name| of_plan(name, &connected)).collect(),
-        synchronous_names: row.get(1),
-        set_up,
+    let timeline = row.get::<_, i32>(1) as u32;
+    let text: &str = row.get(3);
+    let names = Names::parse(text).unwrap_or_else(|| foreign(text));
+    Ok(AsPrimary {
+        system_identifier: row.get::<_, i64>(0) as u64,
+        timeline,
+        switch: timeline::switch(own.data, timeline).map_err(SessionError::Socket)?,
+        written: lsn(row.get(2)),
+        names_since: own.names_since.as_ref().filter(|(known, _)| *known == names).map(|(_, since)| *since),
+        names,
+        replicas: own.others.iter().map(|name| of_plan(name, &connected)).collect(),
+        committed_epoch: own.committed_epoch,
+        committing: own.committing,
+        set_up: own.set_up,
+        checkpoint: match (row.get(4), own.checkpointing) {
+            (true, _) => Progress::Done,
+            (false, true) => Progress::UnderWay,
+            (false, false) => Progress::NotBegun,
+        },
     })
 }
 
-/// A replica of the plan: as it streams, else as it is being copied, else away.
-fn of_plan(name: &str, connected: &[ReplicaReport]) -> ReplicaReport {
+/// Names that somebody else wrote are like no names of ours, so that ours are put into force.
+fn foreign(text: &str) -> Names {
+    tracing::warn!("synchronous_standby_names is \"{text}\", which dolmen did not write");
+    Names { wait_for: u32::MAX, members: [text.to_owned()].into() }
+}
+
+fn lsn(text: String) -> Lsn {
+    text.parse().unwrap_or_default()
+}
+
+#[derive(Clone, Debug)]
+struct Connected {
+    name: String,
+    state: String,
+    flushed: Lsn,
+    lag_bytes: u64,
+}
+
+/// A server of the plan: as it streams, else as it is being copied, else away.
+fn of_plan(name: &str, connected: &[Connected]) -> Replica {
     let own = connected.iter().filter(|replica| replica.name == name);
-    if let Some(replica) = own.max_by_key(|replica| replica.state == "streaming") {
-        return replica.clone();
-    }
+    let best = own.max_by_key(|replica| replica.state == "streaming");
     let copy = copy_name(name);
-    let copying = connected.iter().any(|replica| replica.name == copy);
-    let state = if copying { "backup" } else { "disconnected" };
-    ReplicaReport { name: name.to_owned(), state: state.to_owned(), synchronous: false, lag_bytes: 0 }
+    Replica {
+        name: name.to_owned(),
+        streaming: best.is_some_and(|replica| replica.state == "streaming"),
+        copying: connected.iter().any(|replica| replica.name == copy),
+        flushed: best.map(|replica| replica.flushed).unwrap_or_default(),
+        lag_bytes: best.map(|replica| replica.lag_bytes).unwrap_or_default(),
+        away: Duration::ZERO,
+    }
 }
 
 /// What a copy under way calls itself: never the server's own name, or it could count as the synchronous one.
@@ -97,16 +154,31 @@ pub(crate) fn copy_name(server: &str) -> String {
     format!("{server}-copy")
 }
 
-async fn replica(session: &Session) -> Result<Answer, SessionError> {
-    let statement = "SELECT coalesce(received_tli, (SELECT timeline_id FROM pg_control_checkpoint())), \
-                     coalesce(status = 'streaming', false), \
-                     greatest(pg_wal_lsn_diff(latest_end_lsn, pg_last_wal_replay_lsn()), 0)::bigint \
-                     FROM (SELECT) AS one LEFT JOIN pg_stat_wal_receiver ON true";
-    let row = session.ask(session.client.query_one(statement, &[])).await?;
-    Ok(Answer::Replica {
-        timeline: row.get::<_, i32>(0) as u32,
-        streaming: row.get(1),
-        lag_bytes: row.get::<_, Option<i64>>(2).unwrap_or_default() as u64,
+/// A standby that waits for more has replayed all that it has.
+const OF_STANDBY: &str = "SELECT coalesce(pg_last_wal_replay_lsn(), '0/0')::text, receiver.pid IS NOT NULL, \
+    coalesce(receiver.status = 'streaming', false), \
+    greatest(pg_wal_lsn_diff(receiver.latest_end_lsn, pg_last_wal_replay_lsn()), 0)::bigint, \
+    EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'startup' \
+    AND wait_event IN ('RecoveryRetrieveRetryInterval', 'RecoveryWalStream')), \
+    pg_size_bytes(current_setting('wal_segment_size')), (SELECT timeline_id FROM pg_control_checkpoint()) \
+    FROM (SELECT) AS one LEFT JOIN pg_stat_wal_receiver AS receiver ON true";
+
+async fn replica(session: &Session, own: &Own<'_>) -> Result<AsReplica, SessionError> {
+    let row = session.ask(session.client.query_one(OF_STANDBY, &[])).await?;
+    let replayed = lsn(row.get(0));
+    let known = row.get::<_, i32>(6) as u32;
+    let written =
+        timeline::at(own.data, replayed, row.get::<_, i64>(5) as u64).map_err(SessionError::Socket)?;
+    let streaming: bool = row.get(2);
+    Ok(AsReplica {
+        follows: own.follows.clone(),
+        receiving: row.get(1),
+        streaming,
+        not_streaming: if streaming { Duration::ZERO } else { own.following_for },
+        replayed_all: row.get(4),
+        timeline: written.unwrap_or_default().max(known),
+        replayed,
+        lag_bytes: row.get::<_, Option<i64>>(3).unwrap_or_default() as u64,
     })
 }
 
@@ -114,21 +186,24 @@ async fn replica(session: &Session) -> Result<Answer, SessionError> {
 mod tests {
     use super::*;
 
-    fn seen(name: &str, state: &str) -> ReplicaReport {
-        ReplicaReport { name: name.into(), state: state.into(), synchronous: false, lag_bytes: 0 }
+    fn seen(name: &str, state: &str) -> Connected {
+        Connected { name: name.into(), state: state.into(), flushed: Lsn(7), lag_bytes: 0 }
     }
 
     #[test]
-    fn each_replica_of_the_plan_is_told_once() {
+    fn each_server_of_the_plan_is_told_once() {
         let connected = [
             seen("database-2", "catchup"),
             seen("database-2", "streaming"),
             seen("database-3-copy", "backup"),
             seen("stranger", "streaming"),
         ];
-        let state = |name: &str| of_plan(name, &connected).state;
-        assert_eq!(state("database-2"), "streaming");
-        assert_eq!(state("database-3"), "backup");
-        assert_eq!(state("database-4"), "disconnected");
+        let told = |name: &str| {
+            let replica = of_plan(name, &connected);
+            (replica.streaming, replica.copying, replica.flushed)
+        };
+        assert_eq!(told("database-2"), (true, false, Lsn(7)));
+        assert_eq!(told("database-3"), (false, true, Lsn(0)));
+        assert_eq!(told("database-4"), (false, false, Lsn(0)));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::seen::Trouble;
+use crate::failover::Trouble;
 
 const FIRST: Duration = Duration::from_millis(500);
 const LONGEST: Duration = Duration::from_secs(15);

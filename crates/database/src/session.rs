@@ -3,14 +3,17 @@
 //! Nothing here may hold up the manager: connecting does not block, every question has a time limit here and
 //! in PostgreSQL, and its own commits never wait for a replica, so that it can work while all replicas are away.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::tls::NoTlsStream;
+use tokio_postgres::{AsyncMessage, Client, Connection, NoTls};
 
 use crate::access::SUPERUSER;
 use crate::folder::Folder;
@@ -28,6 +31,8 @@ pub(crate) const STEP: Duration = Duration::from_secs(60);
 pub(crate) enum SessionError {
     #[error("it does not accept connections yet ({0})")]
     Socket(std::io::Error),
+    #[error("it warned that the commit may not be on any replica")]
+    Warned,
     #[error("it did not answer within {} s", .0.as_secs_f32())]
     Silent(Duration),
     #[error("{}", said(.0))]
@@ -51,15 +56,36 @@ pub(crate) struct Session {
     pub(crate) client: Client,
     connection: JoinHandle<()>,
     limit: Duration,
+    warned: Arc<AtomicBool>,
 }
 
 impl Session {
     /// `limit` bounds each question.
     pub(crate) async fn open(folder: &Folder, port: u16, limit: Duration) -> Result<Self, SessionError> {
-        within(CONNECT, Self::connect(folder, port, limit)).await
+        let options = format!(
+            "-c statement_timeout={} -c synchronous_commit=local -c client_min_messages=error",
+            limit.as_millis()
+        );
+        within(CONNECT, Self::connect(folder, port, limit, &options)).await
     }
 
-    async fn connect(folder: &Folder, port: u16, limit: Duration) -> Result<Self, SessionError> {
+    /// One whose commits wait for replicas, however long that takes.
+    pub(crate) async fn open_patient(folder: &Folder, port: u16) -> Result<Self, SessionError> {
+        let options = "-c statement_timeout=0 -c synchronous_commit=on -c client_min_messages=warning";
+        within(CONNECT, Self::connect(folder, port, Duration::MAX / 2, options)).await
+    }
+
+    /// Whether postgres has warned of anything on this session.
+    pub(crate) fn warned(&self) -> bool {
+        self.warned.load(Ordering::Acquire)
+    }
+
+    async fn connect(
+        folder: &Folder,
+        port: u16,
+        limit: Duration,
+        options: &str,
+    ) -> Result<Self, SessionError> {
         // Through the open folder, because the path of a socket has at most 107 bytes.
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let sockets = rustix::fs::open(folder.socket_folder(), flags, Mode::empty())
@@ -67,17 +93,11 @@ impl Session {
         let path = format!("/proc/self/fd/{}/.s.PGSQL.{port}", sockets.as_raw_fd());
         let stream = UnixStream::connect(path).await.map_err(SessionError::Socket)?;
         let mut config = tokio_postgres::Config::new();
-        config.user(SUPERUSER).dbname("postgres").application_name("dolmen").options(format!(
-            "-c statement_timeout={} -c synchronous_commit=local -c client_min_messages=error",
-            limit.as_millis()
-        ));
+        config.user(SUPERUSER).dbname("postgres").application_name("dolmen").options(options);
         let (client, connection) = config.connect_raw(stream, NoTls).await?;
-        let connection = tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!("the connection to our postgres ended: {error}");
-            }
-        });
-        Ok(Self { client, connection, limit })
+        let warned = Arc::new(AtomicBool::new(false));
+        let connection = tokio::spawn(drive(connection, Arc::clone(&warned)));
+        Ok(Self { client, connection, limit, warned })
     }
 
     /// Waits for an answer of this session, but not for longer than its limit.
@@ -90,6 +110,20 @@ impl Session {
     {
         // A little longer than PostgreSQL's own limit, so that its answer comes first if there is one.
         within(self.limit + QUESTION / 3, question).await
+    }
+}
+
+/// Until the connection ends; notes warnings on the way.
+async fn drive(mut connection: Connection<UnixStream, NoTlsStream>, warned: Arc<AtomicBool>) {
+    while let Some(message) = poll_fn(|context| connection.poll_message(context)).await {
+        match message {
+            Ok(AsyncMessage::Notice(notice)) if notice.severity() == "WARNING" => {
+                tracing::warn!("postgres warns: {}", notice.message());
+                warned.store(true, Ordering::Release);
+            }
+            Ok(_) => {}
+            Err(error) => return tracing::debug!("the connection to our postgres ended: {error}"),
+        }
     }
 }
 

@@ -21,7 +21,7 @@ const MINE: &str = "dolmen sets this itself; remove it";
 const SAFETY: &str = "any other value may lose what was acknowledged; remove it";
 
 /// What is ours, and why nobody else may set it.
-const OWNED: [(&str, &str); 31] = [
+const OWNED: [(&str, &str); 34] = [
     ("cluster_name", MINE),
     ("config_file", MINE),
     ("data_directory", MINE),
@@ -31,6 +31,7 @@ const OWNED: [(&str, &str); 31] = [
     ("hba_file", "who may connect follows from the site file; remove it"),
     ("hot_standby", MINE),
     ("ident_file", MINE),
+    ("ignore_checksum_failure", SAFETY),
     ("include", "write the settings into the site file"),
     ("include_dir", "write the settings into the site file"),
     ("include_if_exists", "write the settings into the site file"),
@@ -45,6 +46,7 @@ const OWNED: [(&str, &str); 31] = [
     ("primary_conninfo", MINE),
     ("primary_slot_name", MINE),
     ("promote_trigger_file", MINE),
+    ("recovery_min_apply_delay", "a failover would wait for it; remove it"),
     ("recovery_target", MINE),
     ("recovery_target_timeline", MINE),
     ("restart_after_crash", MINE),
@@ -52,6 +54,7 @@ const OWNED: [(&str, &str); 31] = [
     ("unix_socket_directories", MINE),
     ("unix_socket_group", MINE),
     ("unix_socket_permissions", MINE),
+    ("wal_retrieve_retry_interval", MINE),
     ("zero_damaged_pages", SAFETY),
 ];
 

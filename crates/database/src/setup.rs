@@ -5,6 +5,7 @@
 use link::Secrets;
 use tokio_postgres::GenericClient;
 
+use crate::folder::Folder;
 use crate::session::{Session, SessionError};
 use crate::settings::{REPLICATOR, slot};
 
@@ -26,7 +27,7 @@ impl From<tokio_postgres::Error> for SetupError {
 pub(crate) async fn run(
     session: &Session,
     database: &str,
-    replicas: &[String],
+    others: &[String],
     secrets: &Secrets,
 ) -> Result<(), SetupError> {
     let app = verifier(secrets, "app-password")?;
@@ -34,7 +35,45 @@ pub(crate) async fn run(
     role(session, database, "NOSUPERUSER", &app).await?;
     role(session, REPLICATOR, "NOSUPERUSER REPLICATION", &replication).await?;
     own_database(session, database).await?;
-    slots(session, replicas).await
+    rewinds(session).await?;
+    slots(session, others).await
+}
+
+/// What pg_rewind asks of its source (manual, pg_rewind, Notes): it reads files below the data directory, which a
+/// replica has all the same.
+async fn rewinds(session: &Session) -> Result<(), SetupError> {
+    const NEEDED: [&str; 4] = [
+        "pg_ls_dir(text, boolean, boolean)",
+        "pg_stat_file(text, boolean)",
+        "pg_read_binary_file(text)",
+        "pg_read_binary_file(text, bigint, bigint, boolean)",
+    ];
+    let to = identifier(REPLICATOR);
+    let grants = NEEDED.map(|function| format!("GRANT EXECUTE ON FUNCTION pg_catalog.{function} TO {to};"));
+    Ok(session.ask(session.client.batch_execute(&grants.concat())).await?)
+}
+
+/// Commits the epoch's row as every commit of a client will be committed. Its end proves that all that this
+/// primary shows is where it must be. A cancelled wait is a warning, and a failure here.
+pub(crate) async fn commit_epoch(
+    folder: &Folder,
+    port: u16,
+    epoch: u64,
+    server: &str,
+) -> Result<(), SessionError> {
+    let session = Session::open_patient(folder, port).await?;
+    let statements = format!(
+        "CREATE SCHEMA IF NOT EXISTS dolmen; \
+         CREATE TABLE IF NOT EXISTS dolmen.heartbeat (one boolean PRIMARY KEY DEFAULT true CHECK (one), \
+         at timestamptz NOT NULL) WITH (fillfactor = 10); \
+         INSERT INTO dolmen.heartbeat (at) VALUES (now()) ON CONFLICT DO NOTHING; \
+         CREATE TABLE IF NOT EXISTS dolmen.epoch (epoch bigint PRIMARY KEY, server text NOT NULL, \
+         at timestamptz NOT NULL); \
+         INSERT INTO dolmen.epoch VALUES ({epoch}, '{server}', now()) \
+         ON CONFLICT (epoch) DO UPDATE SET at = now(), server = excluded.server"
+    );
+    session.client.batch_execute(&statements).await?;
+    if session.warned() { Err(SessionError::Warned) } else { Ok(()) }
 }
 
 /// What PostgreSQL stores for a password (RFC 5803), made here so that the password itself stands in no

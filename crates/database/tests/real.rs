@@ -2,6 +2,10 @@
 
 #![allow(clippy::unwrap_used)] // a test
 
+#[path = "real/control.rs"]
+mod control;
+#[path = "real/failover.rs"]
+mod failover;
 #[path = "real/site.rs"]
 mod site;
 
@@ -85,15 +89,16 @@ async fn a_killed_postgres_is_back_and_new_connections_only_pause() {
     let site = Site::new("postgres-killed", 11, "");
     let _servers = start_all(&site);
     let writer = table(&site).await;
-    kill(site.postmaster("database-1"));
+    kill(site.postmaster(&site.settled().0));
     assert!(writer.number("SELECT pg_sleep(20)::text::bigint").await.is_err(), "its connections are cut");
-    // Not one refused: the gate holds it until the primary is back.
+    // Not one refused: the gate holds it until there is a primary again.
     let writer = site.client("gate-1", "read-write").await.unwrap();
     writer.execute("INSERT INTO entry VALUES ('again')", &[]).await.unwrap();
     reads(&site, 2).await;
-    kill(site.postmaster("database-2"));
-    site.wait("database-2", |report| report.state != State::Healthy);
-    site.healthy("database-2");
+    let (_, replica) = site.settled();
+    kill(site.postmaster(&replica));
+    site.wait(&replica, |report| report.state != State::Healthy);
+    site.settled();
     writer.execute("INSERT INTO entry VALUES ('and again')", &[]).await.unwrap();
     site.gate_ready();
     reads(&site, 3).await;
@@ -104,15 +109,17 @@ async fn a_killed_manager_takes_postgres_with_it_and_goes_on_from_there() {
     let site = Site::new("manager-killed", 21, "");
     let [mut one, mut two, _gate] = start_all(&site);
     let _writer = table(&site).await;
-    let postmaster = site.postmaster("database-1");
-    one.kill();
-    until("the kernel ends postgres too", || !alive(postmaster));
-    let _one = site.start("database-1");
-    site.healthy("database-1");
-    two.kill();
-    let _two = site.start("database-2");
-    site.healthy("database-2");
-    site.synchronous();
+    for _ in 0..2 {
+        for server in ["database-1", "database-2"] {
+            let postmaster = site.postmaster(server);
+            let running = if server == "database-1" { &mut one } else { &mut two };
+            running.kill();
+            until("the kernel ends postgres too", || !alive(postmaster));
+            *running = site.start(server);
+            site.wait(server, |report| report.database.as_ref().is_some_and(|own| !own.fence.is_empty()));
+            site.settled();
+        }
+    }
     site.gate_ready();
     reads(&site, 1).await;
 }
@@ -132,10 +139,10 @@ fn below(site: &Site, server: &str) -> Vec<u32> {
 
 /// A client whose backend never ends by itself, commits over and over, and looks for no signal: and the
 /// process of that backend.
-async fn busy(site: &Site) -> (App, u32) {
+async fn busy(site: &Site, primary: &str) -> (App, u32) {
     let client = site.client("gate-1", "read-write").await.unwrap();
     client.batch_execute("CREATE TABLE IF NOT EXISTS busy (n int)").await.unwrap();
-    let before = below(site, "database-1");
+    let before = below(site, primary);
     let busy = site.client("gate-1", "read-write").await.unwrap();
     let loops = "DO $$ BEGIN LOOP INSERT INTO busy VALUES (1); COMMIT; END LOOP; END $$";
     let loops = async { drop(busy.batch_execute(loops).await) };
@@ -148,7 +155,7 @@ async fn busy(site: &Site) -> (App, u32) {
         () = loops => panic!("the loop ended"),
         () = rows => {}
     }
-    let new = below(site, "database-1").into_iter().find(|pid| !before.contains(pid)).unwrap();
+    let new = below(site, primary).into_iter().find(|pid| !before.contains(pid)).unwrap();
     client.close().await;
     (busy, new)
 }
@@ -156,27 +163,27 @@ async fn busy(site: &Site) -> (App, u32) {
 #[tokio::test]
 async fn nothing_of_postgres_outlives_its_guard_manager_or_postmaster() {
     let site = Site::new("outlives", 101, "");
-    let [mut one, _two, _gate] = start_all(&site);
+    let [mut one, mut two, _gate] = start_all(&site);
     for fault in ["the postmaster killed", "the guard killed", "the guard stopped", "the manager killed"] {
-        let (_client, backend) = busy(&site).await;
+        let (primary, _) = site.settled();
+        let (_client, backend) = busy(&site, &primary).await;
         signal(backend, Signal::STOP);
-        let all = below(&site, "database-1");
+        let all = below(&site, &primary);
+        let manager = if primary == "database-1" { &mut one } else { &mut two };
         let begun = Instant::now();
         match fault {
-            "the postmaster killed" => kill(site.postmaster("database-1")),
-            "the guard killed" => kill(site.guard("database-1")),
-            "the guard stopped" => signal(site.guard("database-1"), Signal::STOP),
-            _ => one.kill(),
+            "the postmaster killed" => kill(site.postmaster(&primary)),
+            "the guard killed" => kill(site.guard(&primary)),
+            "the guard stopped" => signal(site.guard(&primary), Signal::STOP),
+            _ => manager.kill(),
         }
         until("nothing of it is left", || !all.iter().any(|pid| alive(*pid)));
         println!("{fault}: {} processes gone after {:?}", all.len(), begun.elapsed());
         if fault == "the manager killed" {
-            one = site.start("database-1");
+            *manager = site.start(&primary);
         }
-        until("postgres is back", || site.processes() > 0);
-        site.healthy("database-1");
-        site.synchronous();
-        site.gate_ready();
+        until("the other one takes over", || site.group().holder != primary);
+        site.settled();
     }
     let fence = site.healthy("database-1").database.unwrap().fence;
     println!("in force: {fence}");
@@ -267,11 +274,7 @@ fn a_deep_folder_works_and_what_contradicts_the_plan_is_left_alone() {
         assert!(data(server).join("PG_VERSION").exists());
         running.stop();
     };
-    // A primary's data where a replica should be.
     let aside = data("database-2").with_file_name("aside");
-    std::fs::rename(data("database-2").join("standby.signal"), &aside).unwrap();
-    refused("database-2", "was a primary's");
-    std::fs::rename(&aside, data("database-2").join("standby.signal")).unwrap();
     // Made by a version that is not here.
     let version = data("database-1").join("PG_VERSION");
     let content = std::fs::read_to_string(&version).unwrap();
@@ -281,16 +284,22 @@ fn a_deep_folder_works_and_what_contradicts_the_plan_is_left_alone() {
     // Gone: nobody begins empty by accident.
     std::fs::rename(data("database-1"), &aside).unwrap();
     let running = site.start("database-1");
-    site.wait("database-1", |report| report.because.contains("is gone: put it back"));
+    site.wait("database-1", |report| {
+        report.because.contains("is gone, and this server was its last primary")
+    });
     std::fs::rename(&aside, data("database-1")).unwrap();
-    site.wait("database-1", |report| report.because.contains("commits wait until database-2 is back"));
-    running.stop();
-    std::fs::rename(data("database-1"), &aside).unwrap();
-    // The primary of another cluster: the replica keeps what it has.
-    std::fs::remove_file(site.folder("database-1").join("memory.json")).unwrap();
-    let _one = site.start("database-1");
     site.healthy("database-1");
-    refused("database-2", "but database-1 has cluster");
+    // Of another cluster than the one that was here.
+    let memory = site.folder("database-2").join("memory.json");
+    let content = std::fs::read(&memory).unwrap();
+    link::disk::replace(&memory, br#"{"system_identifier":5}"#, link::disk::Access::Everyone).unwrap();
+    refused("database-2", "not to 5 that was here before");
+    link::disk::replace(&memory, &content, link::disk::Access::Everyone).unwrap();
+    // A replica that has no data any more is copied anew.
+    std::fs::rename(data("database-2"), &aside).unwrap();
+    let _two = site.start("database-2");
+    site.settled();
+    drop(running);
 }
 
 #[test]

@@ -68,6 +68,37 @@ pub struct DatabaseReport {
     /// `parent-death-signal`. Empty while no postgres runs.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub fence: String,
+    /// What the machines have agreed on; absent until it was read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agreed: Option<AgreedReport>,
+}
+
+/// The record of the database group, as a database server knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgreedReport {
+    pub epoch: u64,
+    /// The server that is the primary, or becomes it.
+    pub holder: String,
+    /// Whether clients are led to it.
+    pub open: bool,
+    /// How long its lease lasts after each renewal.
+    pub lease_ms: u64,
+    /// Who may be promoted, because every acknowledged commit is on enough of them.
+    pub synchronous: Vec<String>,
+    /// The operator wants no automatic action.
+    pub paused: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_failover: Option<FailoverReport>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailoverReport {
+    pub epoch: u64,
+    /// The new primary.
+    pub server: String,
+    /// Milliseconds since 1970, by that server's clock.
+    pub when_ms: u64,
+    pub because: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -19,13 +19,19 @@ use rustix::net::SendFlags;
 use rustix::process::{Pid, Signal, set_child_subreaper, set_parent_process_death_signal};
 
 use super::fence::{Fence, Group, enter_namespace, namespace_allowed};
-use super::page::{Page, Why};
+use super::page::{LAYOUT, Page, Why};
 use super::watch::{Turn, Watch};
 
 /// The word after the program's name that makes it a guard.
 pub(super) const WORD: &str = "guard";
 pub(super) const START: &str = "start";
 const AGAIN: &str = "again";
+const CHECK: &str = "check";
+
+/// The arguments with which a program says whether its guard understands the pages of ours.
+pub(crate) fn check() -> [String; 3] {
+    [WORD.into(), CHECK.into(), LAYOUT.to_string()]
+}
 
 /// The guard process, if that is what these arguments of a program ask for. Called before the program has a
 /// second thread.
@@ -42,8 +48,18 @@ pub fn called(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode>
 }
 
 fn run(arguments: &[OsString]) -> io::Result<ExitCode> {
+    if let [how, layout] = arguments
+        && how == CHECK
+    {
+        let same = layout.to_str() == Some(&LAYOUT.to_string());
+        return if same {
+            Ok(ExitCode::SUCCESS)
+        } else {
+            Err(io::Error::other("another layout of a guard's page"))
+        };
+    }
     let [how, socket, page, rest @ ..] = arguments else { return Err(misused()) };
-    let (socket, page) = (descriptor(socket)?, Page::open(descriptor(page)?)?);
+    let (socket, page) = (numbered(socket)?, Page::open(numbered(page)?)?);
     match (how.to_str(), rest) {
         (Some(START), [fence, program, arguments @ ..]) => {
             let best = fence.to_str().and_then(Fence::named).ok_or_else(misused)?;
@@ -60,9 +76,12 @@ fn misused() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, "a guard is started by a manager alone")
 }
 
+fn numbered(number: &OsStr) -> io::Result<OwnedFd> {
+    descriptor(number.to_str().and_then(|number| number.parse().ok()).ok_or_else(misused)?)
+}
+
 /// One that was passed on by its number; nothing that we start inherits it.
-fn descriptor(number: &OsStr) -> io::Result<OwnedFd> {
-    let number: RawFd = number.to_str().and_then(|number| number.parse().ok()).ok_or_else(misused)?;
+pub(crate) fn descriptor(number: RawFd) -> io::Result<OwnedFd> {
     if number <= 2 {
         return Err(misused());
     }

@@ -16,7 +16,7 @@ use super::fence::Fence;
 
 /// Another number for another meaning of the words below. A guard that finds one it does not know ends
 /// postgres rather than guess.
-const LAYOUT: u64 = 1;
+pub(super) const LAYOUT: u64 = 1;
 
 /// The deadline of a postgres that may run for as long as its manager lives.
 pub(crate) const NEVER: u64 = u64::MAX;

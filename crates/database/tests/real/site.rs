@@ -11,7 +11,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
+use database::group::Group;
 use link::agent_end::{Down, Knock, Peer, Up, Welcome};
+use link::control::{Control, Memory};
 use link::report::{MachineReport, MachineState, Report, ServerReport, SiteReport, State};
 use link::{Secret, Secrets};
 use plan::{Database, Listen, Machine, Place, Plan, Role, Server, SocketKind};
@@ -19,12 +21,14 @@ use tokio::task::JoinHandle;
 use tokio_postgres::{Client, NoTls};
 
 /// The longest that anything here may take.
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// One site with its own addresses and its own folder, which goes when the value goes.
 pub(crate) struct Site {
     pub(crate) root: PathBuf,
     pub(crate) plan: Plan,
+    /// What the machines agree on.
+    pub(crate) control: Memory,
     account: Option<(u32, u32)>,
     seen: Arc<Seen>,
 }
@@ -39,7 +43,7 @@ struct Seen {
 /// A running server; killed when it goes.
 pub(crate) struct Running {
     pub(crate) process: Child,
-    peer: Peer,
+    peer: Arc<Mutex<Peer>>,
 }
 
 impl Site {
@@ -47,7 +51,10 @@ impl Site {
     pub(crate) fn new(name: &str, first: u8, within: &str) -> Self {
         let root = std::env::temp_dir().join(format!("dolmen-{name}-{}", std::process::id())).join(within);
         std::fs::create_dir_all(&root).unwrap();
-        Self { root, plan: plan(first), account: account(), seen: Arc::new(Seen::new()) }
+        let control = Memory::default();
+        super::control::serve(control.clone(), &control_socket());
+        std::fs::set_permissions(control_socket(), PermissionsExt::from_mode(0o666)).unwrap();
+        Self { root, plan: plan(first), control, account: account(), seen: Arc::new(Seen::new()) }
     }
 
     pub(crate) fn folder(&self, server: &str) -> PathBuf {
@@ -68,28 +75,47 @@ impl Site {
         let process = self.spawn(server, &socket);
         let hello = Knock::of(listener.accept().unwrap().0).unwrap().hello().unwrap();
         let holds = self.listeners(server);
-        let welcome = Welcome {
+        let names: Vec<String> = holds.iter().map(|(name, _)| name.clone()).collect();
+        let descriptors: Vec<OwnedFd> = holds.into_iter().map(|(_, listener)| listener.into()).collect();
+        let (plan, root, name) = (self.plan.clone(), self.root.clone(), server.to_owned());
+        let (files, programs) = (root.clone(), root);
+        let welcome = move || Welcome {
             given: link::Given {
-                plan: self.plan.clone(),
-                files: self.root.clone(),
-                programs: self.root.clone(),
+                plan: plan.clone(),
+                files: files.clone(),
+                programs: programs.clone(),
                 secrets: secrets(),
             },
             succeeds: false,
-            server: server.to_owned(),
-            folder,
-            holds: holds.iter().map(|(name, _)| name.clone()).collect(),
+            server: name.clone(),
+            folder: folder.clone(),
+            holds: names.clone(),
         };
-        let descriptors: Vec<OwnedFd> = holds.into_iter().map(|(_, listener)| listener.into()).collect();
-        hello.peer.welcome(welcome, &descriptors).unwrap();
-        // Its sockets listen from the beginning, so that a gate can hold who comes early.
-        hello.peer.send(&Down::Admit).unwrap();
-        self.read_reports(server, hello.peer.second().unwrap());
+        let greet = {
+            let (seen, server) = (Arc::clone(&self.seen), self.plan.server(server).unwrap().clone());
+            move |peer: &Peer| {
+                peer.welcome(welcome(), &descriptors).unwrap();
+                // Its sockets listen from the beginning, so that a gate can hold who comes early.
+                peer.send(&Down::Admit).unwrap();
+                read_reports(Arc::clone(&seen), server.clone(), peer.second().unwrap());
+            }
+        };
+        greet(&hello.peer);
         if self.plan.server(server).unwrap().role == Role::Gate {
             self.seen.gates.lock().unwrap().push(hello.peer.second().unwrap());
             self.seen.tell_gates();
         }
-        Running { process, peer: hello.peer }
+        // The same process comes again after it has become a new binary.
+        let current = Arc::new(Mutex::new(hello.peer));
+        let peer = Arc::clone(&current);
+        std::thread::spawn(move || {
+            while let Ok((stream, _)) = listener.accept() {
+                let hello = Knock::of(stream).unwrap().hello().unwrap();
+                greet(&hello.peer);
+                *current.lock().unwrap() = hello.peer;
+            }
+        });
+        Running { process, peer }
     }
 
     /// A server. The kernel ends it when this test ends, however that ends.
@@ -99,7 +125,8 @@ impl Site {
         if let Some((user, group)) = self.account {
             command.arg(format!("--reuid={user}")).arg(format!("--regid={group}")).arg("--clear-groups");
         }
-        command.arg(env!("CARGO_BIN_EXE_database-process")).arg(socket).arg(server).current_dir("/");
+        command.arg(env!("CARGO_BIN_EXE_database-process")).arg(socket).arg(server);
+        command.arg(control_socket()).current_dir("/");
         let output = std::fs::File::create(self.root.join(format!("{server}.out"))).unwrap();
         command.stdout(Stdio::from(output.try_clone().unwrap())).stderr(Stdio::from(output)).spawn().unwrap()
     }
@@ -107,20 +134,6 @@ impl Site {
     fn listeners(&self, server: &str) -> Vec<(String, TcpListener)> {
         let held = self.plan.server(server).unwrap().listen.iter().filter(|listen| listen.held);
         held.map(|listen| (listen.name.clone(), TcpListener::bind(listen.address).unwrap())).collect()
-    }
-
-    fn read_reports(&self, server: &str, peer: Peer) {
-        let seen = Arc::clone(&self.seen);
-        let plan = self.plan.server(server).unwrap().clone();
-        std::thread::spawn(move || {
-            loop {
-                match peer.receive() {
-                    Ok(Up::Report(report)) => seen.report(&plan, report),
-                    Ok(_) => {}
-                    Err(_) => return,
-                }
-            }
-        });
     }
 
     /// Waits until a server's report is as wanted.
@@ -153,11 +166,39 @@ impl Site {
     /// The replica streams and the primary has noticed, so that commits wait for it.
     #[track_caller]
     pub(crate) fn synchronous(&self) {
-        self.wait("database-1", |report| {
-            let replicas =
-                report.database.as_ref().map(|database| &database.replicas[..]).unwrap_or_default();
-            replicas.first().is_some_and(|replica| replica.synchronous && replica.state == "streaming")
-        });
+        self.settled();
+    }
+
+    /// The record as it is now.
+    pub(crate) fn group(&self) -> Group {
+        let seen = self.control.watch(database::group::KEY).borrow().clone();
+        serde_json::from_value(seen.expect("a record").record.value).unwrap()
+    }
+
+    /// Waits until one server is the primary, the other streams from it, and commits wait for that; says which
+    /// is which.
+    #[track_caller]
+    pub(crate) fn settled(&self) -> (String, String) {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let group = self.group();
+            let members: Vec<String> = group.synchronous.members.iter().cloned().collect();
+            if let (true, [replica]) = (group.is_open(), &members[..]) {
+                let servers = self.seen.servers.lock().unwrap();
+                let streams = |server: &str| {
+                    servers
+                        .get(server)
+                        .and_then(|report| report.database.as_ref())
+                        .is_some_and(|own| own.streaming)
+                };
+                if streams(replica) && !streams(&group.holder) {
+                    return (group.holder, replica.clone());
+                }
+            }
+            let logs = || [self.logs("database-1"), self.logs("database-2")].concat();
+            assert!(Instant::now() < deadline, "never settled: {group:?}\n{}", logs());
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// The gate knows of the replica.
@@ -227,8 +268,15 @@ fn parent(pid: u32) -> Option<u32> {
     status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
 }
 
-impl Drop for Site {
-    fn drop(&mut self) {
+/// Each test is a process of its own. Not in the site's folder, since the path of a socket is short.
+fn control_socket() -> PathBuf {
+    std::env::temp_dir().join(format!("dolmen-control-{}.sock", std::process::id()))
+}
+
+impl Site {
+    /// What dropping it does.
+    pub(crate) fn remove(&self) {
+        std::fs::remove_file(control_socket()).unwrap();
         let mut top = self.root.as_path();
         while let Some(parent) = top.parent()
             && parent != std::env::temp_dir()
@@ -240,6 +288,24 @@ impl Drop for Site {
             std::fs::remove_dir_all(top).unwrap();
         }
     }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
+
+fn read_reports(seen: Arc<Seen>, server: Server, peer: Peer) {
+    std::thread::spawn(move || {
+        loop {
+            match peer.receive() {
+                Ok(Up::Report(report)) => seen.report(&server, report),
+                Ok(_) => {}
+                Err(_) => return,
+            }
+        }
+    });
 }
 
 impl Seen {
@@ -304,7 +370,7 @@ impl Running {
 
     #[track_caller]
     pub(crate) fn stop_within(mut self, within_ms: u64) {
-        self.peer.send(&Down::Stop { within_ms }).unwrap();
+        self.peer.lock().unwrap().send(&Down::Stop { within_ms }).unwrap();
         let status = self.process.wait().unwrap();
         assert!(status.success(), "{status}");
     }

@@ -99,7 +99,13 @@ fn database(report: &SiteReport) -> Value {
     let known = |server: &ServerReport| server.database.clone().filter(|database| database.primary);
     let primary = report.servers().find_map(|server| Some((server, known(server)?)));
     if let Some((server, database)) = primary {
-        return json!({ "primary": server.name, "timeline": database.timeline, "replicas": database.replicas });
+        return json!({
+            "primary": server.name,
+            "timeline": database.timeline,
+            "replicas": database.replicas,
+            "fence": database.fence,
+            "agreed": database.agreed,
+        });
     }
     if report.servers().any(|server| server.role == Role::Database) {
         return json!({ "primary": null, "timeline": null, "replicas": [] });
