@@ -57,6 +57,8 @@ def _parser():
     parser.add_argument("--seconds", type=_count, default=SECONDS, help=f"of each load (default {SECONDS})")
     parser.add_argument("--log", choices=["on", "off"], default="on", help="access logs of all sides (default on)")
     parser.add_argument("--sides", type=_sides, default=list(SIDES), help=f"default {','.join(SIDES)}")
+    parser.add_argument("--io", choices=["io_uring", "epoll"], default="io_uring",
+                        help="what Dolmen reads through (default io_uring, where the kernel has it)")
     parser.add_argument("--dolmen", metavar="PATH", help="measure this binary instead of building one")
     parser.add_argument("--block", type=_block, metavar="127.0.N", help="loopback addresses (default: a free block)")
     parser.add_argument("--docs", metavar="FOLDER", default=os.path.join(binary.ROOT, "docs"),
@@ -94,7 +96,7 @@ def _measure(arguments):
     # Everything that is started from here on inherits the core of the load; proxies get their own.
     os.sched_setaffinity(0, {load_core})
     results = []
-    with Place(load_core, proxy_core, arguments.block) as place:
+    with Place(load_core, proxy_core, arguments.block, arguments.io) as place:
         bench = Bench(
             place, arguments.rounds, arguments.seconds, arguments.log == "on", arguments.sides, dolmen
         )

@@ -65,7 +65,17 @@ def _detail(result):
         name = f"{NAMES[side['name']]} ({side['version']})"
         rows.append([name, *(_number(side["figures"][key]) for key in keys)])
     settings = "".join(f"- {NAMES[side['name']]}: {_settings(side['settings'])}\n" for side in result["sides"])
-    return f"## {result['case']}\n\n{_sentence(result['work'])}\n\n{_table(rows)}\n{settings}"
+    calls = "".join(
+        f"- {NAMES[side['name']]}: {_calls(side['system_calls_per_request'])}\n"
+        for side in result["sides"] if side["system_calls_per_request"]
+    )
+    calls = f"\nSystem calls of a request:\n\n{calls}" if calls else ""
+    return f"## {result['case']}\n\n{_sentence(result['work'])}\n\n{_table(rows)}\n{settings}{calls}"
+
+
+def _calls(by_name):
+    each = sorted(by_name.items(), key=lambda item: -item[1])
+    return f"{sum(by_name.values()):.2f} (" + ", ".join(f"{name} {count:g}" for name, count in each) + ")"
 
 
 def _sentence(text):

@@ -24,8 +24,9 @@ class Place:
     HAPROXY, NGINX, WEB, WORKER = 101, 102, 103, 110
     WEB_PORT = 8085
 
-    def __init__(self, load_core, proxy_core, block=None):
-        self.load_core, self.proxy_core = load_core, proxy_core
+    def __init__(self, load_core, proxy_core, block=None, io="io_uring"):
+        """io: what Dolmen is asked to read through; without io_uring in the kernel it takes epoll."""
+        self.load_core, self.proxy_core, self.io = load_core, proxy_core, io
         self.block, self.held = _claim(block)
         self.folder = tempfile.mkdtemp(prefix="dolmen-bench-")
         # Servers that give up root still have to reach their files.

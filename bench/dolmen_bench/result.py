@@ -30,6 +30,7 @@ def _side(side, each):
         "version": side.version(),
         "settings": side.settings,
         "figures": {key: _rounded(value) for key, value in rounds.medians(each).items()},
+        "system_calls_per_request": getattr(side, "system_calls", None),
         "rounds": [{key: _rounded(value) for key, value in figures.items()} for figures in each],
     }
 

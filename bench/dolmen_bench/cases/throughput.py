@@ -3,7 +3,7 @@
 import contextlib
 import time
 
-from .. import accounting, origin, rounds
+from .. import accounting, origin, rounds, system_calls
 from ..load import wrk
 
 WARM_UP_S = 1
@@ -30,9 +30,12 @@ def compare(bench, stack, sides, path, started=lambda side: None):
         side.start()
         started(side)
         wrk.load(bench.place, side.address, path, WARM_UP_S)
-    return rounds.in_turns(
+    measured = rounds.in_turns(
         sides, bench.rounds, lambda side, _: figures(bench, side, path), bench.say
     )
+    for side in sides:
+        side.system_calls = system_calls.per_request(bench, side, path)
+    return measured
 
 
 def figures(bench, side, path):

@@ -30,7 +30,7 @@ class Dolmen:
         """site: the text of the site file; roles: whose processes are counted."""
         self.place, self.binary, self.site, self.roles = place, binary, site, roles
         self.address = place.address(1)
-        self.settings = {"threads": "1 per server (started on one core)", **settings}
+        self.settings = {"threads": "1 per server (started on one core)", "io": place.io, **settings}
         self.folder = place.subfolder(f"site-{place.block}")
         self.is_up = False
         self.servers = []
@@ -46,7 +46,9 @@ class Dolmen:
         with interrupts.held():
             self.is_up = True
             processes.remember(self)
-            processes.run([*words, "--within", str(UP_WITHIN_S)], UP_WITHIN_S + 10, cwd=self.folder)
+            environment = {**os.environ, "DOLMEN_IO": self.place.io}
+            words += ["--within", str(UP_WITHIN_S)]
+            processes.run(words, UP_WITHIN_S + 10, cwd=self.folder, env=environment)
         status = processes.run([self.binary, "status", "--json"], 10, cwd=self.folder)
         self.servers = json.loads(status)["servers"]
 

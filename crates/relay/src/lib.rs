@@ -39,7 +39,7 @@
 //! ```
 //!
 //! `codec` is sans-IO: bytes in, meaning out; it never opens a socket and never looks at a clock. All system calls
-//! on connections are in [`stream`], which is the seam where another driver than epoll can be put.
+//! on connections are in [`stream`], behind which stand epoll and io_uring.
 
 mod access_log;
 mod alarm;

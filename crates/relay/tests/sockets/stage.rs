@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use relay::{Edits, Ended, Exchange, Handler, HeadEdits, Serving, Settings, Stop, Via, Way};
+use relay::{Edits, Ended, Exchange, Handler, HeadEdits, Io, Serving, Settings, Stop, Via, Way};
 
 /// How long any wait of a test may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -181,12 +181,21 @@ impl Relay {
         Self::with(address, vec![origin.address], timeouts())
     }
 
+    /// Reads connections in this way, whatever the environment says.
+    pub fn through(io: Io, origin: &Origin) -> Self {
+        Self::set("127.0.0.1:0", vec![origin.address], Settings { io, ..Settings::new(timeouts()) })
+    }
+
     fn with(address: &str, targets: Vec<SocketAddr>, timeouts: plan::Timeouts) -> Self {
+        Self::set(address, targets, Settings::new(timeouts))
+    }
+
+    fn set(address: &str, targets: Vec<SocketAddr>, settings: Settings) -> Self {
         let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let stop = Stop::default();
         let handler = move |_| InOrder(targets.clone());
-        let serving = relay::serve(vec![listener], Settings::new(timeouts), stop.clone(), handler).unwrap();
+        let serving = relay::serve(vec![listener], settings, stop.clone(), handler).unwrap();
         Self { address, stop, serving: Some(serving) }
     }
 

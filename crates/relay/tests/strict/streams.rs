@@ -3,6 +3,8 @@
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
+use relay::Io;
+
 use crate::recorder::{OK, recorder};
 use crate::stage::{Client, Origin, Relay, read_head};
 
@@ -37,6 +39,37 @@ fn trailers_both_ways_leave_nothing_in_the_pool() {
     let body = "3\r\nabc\r\n0\r\nX-Sum: 1\r\nY: 2\r\n\r\n";
     assert_eq!(origin.seen(), (0..5).map(|n| format!("POST /{n} HTTP/1.1 {body}")).collect::<Vec<_>>());
     assert_eq!(origin.connections(), 1, "one connection serves all");
+}
+
+/// Bodies long enough to be spliced, there and back, over one connection each way; lengths around every limit.
+#[test]
+fn long_bodies_arrive_whole_however_they_are_read() {
+    for io in [Io::Epoll, Io::Uring] {
+        let origin = Origin::start(|stream, _| {
+            while let Some(head) = read_head(stream) {
+                let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
+                let mut body = vec![0; length.unwrap().parse().unwrap()];
+                stream.read_exact(&mut body)?;
+                write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len())?;
+                stream.write_all(&body)?;
+            }
+            Ok(())
+        });
+        let relay = Relay::through(io, &origin);
+        let mut client = Client::connect(&relay);
+        for length in [1, 7_000, 8_000, 32_000, 33_000, 66_000, 100_000, 300_000, 3_000_000] {
+            let body: Vec<u8> = (0..length).map(|at: usize| (at * 7 + at / 251) as u8).collect();
+            client.send(&format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n"));
+            client.send_bytes(&body);
+            assert!(client.head().starts_with("HTTP/1.1 200 "));
+            let (mut back, mut filled) = (vec![0; length], 0);
+            while filled < length {
+                filled += client.read(&mut back[filled..]);
+            }
+            assert!(back == body, "{io:?}: {length} bytes came back changed");
+        }
+        assert_eq!(origin.connections(), 1, "{io:?}: one connection serves all");
+    }
 }
 
 /// A body that is not valid gets its 400 although much of it was not yet read.
