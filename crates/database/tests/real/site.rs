@@ -105,12 +105,18 @@ impl Site {
             self.seen.gates.lock().unwrap().push(hello.peer.second().unwrap());
             self.seen.tell_gates();
         }
-        // The same process comes again after it has become a new binary.
         let current = Arc::new(Mutex::new(hello.peer));
         let peer = Arc::clone(&current);
+        if self.plan.server(server).unwrap().role == Role::Gate {
+            // Its sockets are its own from here on: a successor binds them anew.
+            return Running { process, peer };
+        }
+        // The same process comes again after it has become a new binary.
         std::thread::spawn(move || {
             while let Ok((stream, _)) = listener.accept() {
-                let hello = Knock::of(stream).unwrap().hello().unwrap();
+                let Some(hello) = Knock::of(stream).ok().and_then(|knock| knock.hello().ok()) else {
+                    continue;
+                };
                 greet(&hello.peer);
                 *current.lock().unwrap() = hello.peer;
             }
