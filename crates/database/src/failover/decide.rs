@@ -118,3 +118,6 @@ fn ending(seen: &Seen) -> Decision {
         },
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -71,3 +71,17 @@ pub const TABLE: [Row; 15] = [
     (Standing::Paused, "as it was", "as it was", "the operator resumes"),
     (Standing::Failed, "as it was, or stopped; its data is kept", "held", "a person has decided"),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_in_the_docs_is_this_one() {
+        let docs = include_str!("../../../../docs/failover.md");
+        for (standing, postgres, clients, left) in TABLE {
+            let row = format!("| {standing:?} | {postgres} | {clients} | {left} |");
+            assert!(docs.contains(&row), "docs/failover.md lacks this row:\n{row}");
+        }
+    }
+}

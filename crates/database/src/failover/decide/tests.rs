@@ -1,0 +1,164 @@
+//! Rows of the table, each as data in and a sentence out. The simulation walks the ways between them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::failover::lease::{LEASE_DEFAULT, Timings};
+use crate::failover::{AsReplica, HeldLease, Orders, Stamp, Trouble, Upstream};
+use crate::group::{Lsn, Mode, Position};
+
+const CLUSTER: u64 = 7;
+
+/// `database-1` is primary of epoch 1 and open; `database-2` must have every commit.
+fn group() -> Group {
+    let position = Position { epoch: 0, timeline: 1, lsn: Lsn(5) };
+    let (server, boot, because) = ("database-1".to_owned(), "boot-1".to_owned(), "first".to_owned());
+    let mut group = Group::create(&server, &boot, Some(CLUSTER), Mode::Synchronous)
+        .apply(&Command::TakeOver { server, boot: boot.clone(), position, when_ms: 0, because })
+        .unwrap();
+    group.history[0].timeline = Some(2);
+    group.state = crate::group::Phase::Open;
+    group.synchronous.members = ["database-2".to_owned()].into();
+    group.synchronous.wait_for = 1;
+    group
+}
+
+fn seen(me: &str, group: Option<Group>) -> Seen {
+    let age = Duration::from_millis(100);
+    let record = match group {
+        None => Record::Absent,
+        Some(group) => Record::Known {
+            version: 4,
+            group: Arc::new(group),
+            version_age: age,
+            silence: age,
+            epoch_age: Duration::from_secs(60),
+        },
+    };
+    Seen {
+        me: me.into(),
+        boot: me.replace("database", "boot"),
+        servers: vec!["database-1".into(), "database-2".into()],
+        mode: Mode::Synchronous,
+        timings: Timings::new(LEASE_DEFAULT),
+        record,
+        in_touch: true,
+        lease: None,
+        postgres: Postgres::Stopped { leftovers: 0 },
+        data: present(CLUSTER),
+        stamp: Some(Stamp { system_identifier: CLUSTER, confirmed: 1, following: 1, ..Stamp::default() }),
+        remembered: Some(CLUSTER),
+        upstream: Upstream::Unasked,
+        installed: vec![15],
+        trouble: None,
+        free_bytes: u64::MAX,
+        orders: Orders::default(),
+        failovers: Vec::new(),
+        wall_ms: 0,
+    }
+}
+
+fn present(system_identifier: u64) -> Data {
+    Data::Present { major: 15, system_identifier, timeline: 2, closed: None, standby: true }
+}
+
+fn replica(follows: Option<&str>) -> Postgres {
+    let answer = Answer::Replica(AsReplica {
+        follows: follows.map(str::to_owned),
+        receiving: follows.is_some(),
+        streaming: follows.is_some(),
+        not_streaming: Duration::ZERO,
+        replayed_all: true,
+        timeline: 2,
+        replayed: Lsn(80),
+        lag_bytes: 0,
+    });
+    Postgres::Running { since: Duration::from_secs(9), answered: true, answer: Ok(answer), last_error: None }
+}
+
+fn with(mut seen: Seen, change: impl FnOnce(&mut Seen)) -> Seen {
+    change(&mut seen);
+    seen
+}
+
+#[track_caller]
+fn check(seen: &Seen, standing: Standing, action: &str, because: &str) {
+    let decision = decide(seen);
+    assert_eq!(decision.standing, standing, "{decision:?}");
+    assert!(format!("{:?}", decision.action).contains(action), "{decision:?} is not {action}");
+    assert!(decision.because.contains(because), "{:?} does not say {because:?}", decision.because);
+}
+
+#[test]
+fn what_contradicts_itself_is_told_and_left_alone() {
+    let failed = |change: fn(&mut Seen), because: &str| {
+        check(&with(seen("database-2", Some(group())), change), Standing::Failed, "Wait", because);
+    };
+    failed(|seen| seen.data = present(9), "belongs to cluster 9, not to 7 of the record");
+    failed(|seen| seen.data = Data::OtherVersion(13), "made by PostgreSQL 13, which is not installed");
+    failed(|seen| seen.data = Data::Unreadable("x is a file".into()), "x is a file; it is left untouched");
+    let gone = with(seen("database-1", Some(group())), |seen| seen.data = Data::Absent);
+    check(&gone, Standing::Failed, "Wait", "was its last primary: put it back");
+    check(&seen("database-1", None), Standing::Failed, "Wait", "control has lost its state");
+}
+
+#[test]
+fn the_first_server_alone_makes_the_record() {
+    let fresh = |me| {
+        with(seen(me, None), |seen| (seen.data, seen.stamp, seen.remembered) = (Data::Absent, None, None))
+    };
+    check(&fresh("database-1"), Standing::Initialising, "Create", "making a new database cluster");
+    check(&fresh("database-2"), Standing::Boot, "Wait", "waiting for database-1");
+}
+
+#[test]
+fn a_primary_whose_lease_ends_is_fenced() {
+    let left = |left| {
+        with(seen("database-1", Some(group())), |seen| seen.lease = Some(HeldLease { epoch: 1, left }))
+    };
+    check(&left(Duration::ZERO), Standing::Fencing, "Fence", "could not be renewed");
+    let died = with(left(Duration::from_secs(2)), |seen| {
+        seen.trouble =
+            Some(Trouble { what: "postgres was killed by signal 9".into(), retry_in: Duration::ZERO });
+    });
+    check(&died, Standing::Released, "Release", "killed by signal 9: another server may take over at once");
+    // What ends one primary after another is no failing machine.
+    let again = with(died, |seen| seen.failovers = vec![Duration::from_secs(3)]);
+    check(&again, Standing::Starting, "Start", "starting postgres");
+}
+
+#[test]
+fn a_replica_opens_an_election_only_after_the_patience() {
+    let follows = |silent: u64| {
+        with(seen("database-2", Some(group())), |seen| {
+            seen.postgres = replica(Some("database-1"));
+            if let Record::Known { silence, .. } = &mut seen.record {
+                *silence = Duration::from_millis(silent);
+            }
+        })
+    };
+    check(&follows(3279), Standing::Following, "Wait", "replica of database-1, streaming");
+    check(&follows(3280), Standing::Sealed, "OpenBallot", "silent for longer than its lease");
+}
+
+#[test]
+fn a_voter_is_sealed_first() {
+    let ballot =
+        group().apply(&Command::OpenBallot { server: "database-2".into(), epoch: 1, seq: 1 }).unwrap();
+    let voter =
+        |follows| with(seen("database-2", Some(ballot.clone())), |seen| seen.postgres = replica(follows));
+    check(&voter(Some("database-1")), Standing::Sealed, "Seal", "sealing itself");
+    check(&voter(None), Standing::Sealed, "Vote", "voting with 0/50 of epoch 1");
+}
+
+#[test]
+fn nothing_is_done_while_paused_but_what_protects() {
+    let mut paused = group();
+    paused.paused = true;
+    check(&seen("database-2", Some(paused.clone())), Standing::Paused, "Wait", "paused, no automatic action");
+    let over = with(seen("database-1", Some(paused)), |seen| {
+        seen.lease = Some(HeldLease { epoch: 1, left: Duration::ZERO });
+    });
+    check(&over, Standing::Fencing, "Fence", "paused");
+}
