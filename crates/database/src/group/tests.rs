@@ -1,3 +1,5 @@
+//! Each guard of the record, and what passes it.
+
 use super::*;
 
 /// `database-1` is primary in epoch 1 and open; commits wait for one of `members`.
