@@ -6,29 +6,29 @@ use std::time::Duration;
 use link::control::wire::{ControlAnswer, ControlAsk, MembersReport};
 use link::report::State;
 use openraft::ChangeMembers;
+use tokio::time::sleep;
 
 use crate::core::Core;
 use crate::formation::{Formation, Met, form};
 use crate::types::{Member, Node};
 
-/// How often it looks.
-const TURN: Duration = Duration::from_millis(100);
+/// How often a member looks, and one that is none yet.
+const TURN: Duration = Duration::from_millis(250);
+const BEGINNING: Duration = Duration::from_millis(100);
 
 /// How long another control server may take to say who it is.
 const MEET: Duration = Duration::from_millis(500);
 
 /// Looks after the cluster until Raft fails; says why.
 pub(crate) async fn keep(core: &Core, mut say: impl FnMut(State, String)) -> String {
-    let mut turn = tokio::time::interval(TURN);
-    turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        turn.tick().await;
         if let Some(because) = failure(core) {
             return because;
         }
         if !core.is_member() {
             let because = begin(core).await;
             say(State::Starting, because);
+            sleep(BEGINNING).await;
             continue;
         }
         if core.is_leader()
@@ -38,6 +38,7 @@ pub(crate) async fn keep(core: &Core, mut say: impl FnMut(State, String)) -> Str
         }
         let (state, because) = condition(core);
         say(state, because);
+        sleep(TURN).await;
     }
 }
 

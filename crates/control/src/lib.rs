@@ -68,6 +68,10 @@ impl From<journal::JournalError> for Error {
 
 /// Serves until the agent says stop.
 pub fn run(start: Start) -> Result<(), Error> {
+    // Openraft reserves large queues of which it uses a few pages; huge pages would make all of them resident.
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        tracing::debug!("huge pages stay on: {error}");
+    }
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(serve(start))
 }
 

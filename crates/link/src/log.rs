@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use tracing::Level;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
 
 /// The size in bytes at which a log file is put aside; a server so keeps at most twice this.
 pub const LIMIT: u64 = 16 * 1024 * 1024;
@@ -31,16 +33,20 @@ pub fn begin(path: Option<&Path>) {
         .with_target(false)
         // It would write to standard error with a macro that panics when the disk is full.
         .log_internal_errors(false)
-        .with_max_level(level(if path.is_some() { Level::INFO } else { Level::WARN }))
-        .finish();
+        .with_max_level(Level::TRACE)
+        .finish()
+        .with(wanted(if path.is_some() { Level::INFO } else { Level::WARN }));
     if tracing::subscriber::set_global_default(subscriber).is_err() {
         tracing::debug!("the log was begun before");
     }
 }
 
-/// `DOLMEN_LOG=debug` shows more; what is not a level changes nothing.
-fn level(usual: Level) -> Level {
-    std::env::var("DOLMEN_LOG").ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
+/// Events up to the usual level, but of openraft, which tells every message at that level, only what is wrong.
+/// `DOLMEN_LOG=debug` shows more of everything; what is not a level changes nothing.
+fn wanted(usual: Level) -> Targets {
+    let asked: Option<Level> = std::env::var("DOLMEN_LOG").ok().and_then(|text| text.parse().ok());
+    let raft = asked.unwrap_or(Level::WARN);
+    Targets::new().with_default(asked.unwrap_or(usual)).with_target("openraft", raft)
 }
 
 struct Bounded(Mutex<Size>);
