@@ -14,6 +14,10 @@ use tokio::sync::watch;
 pub struct Current<T> {
     newest: RefCell<watch::Receiver<Arc<T>>>,
     /// Counted by this thread alone, so that requests of several threads do not write to one counter.
+    #[allow(
+        clippy::redundant_allocation,
+        reason = "the outer count is this thread's, the inner one is shared"
+    )]
     known: RefCell<Rc<Arc<T>>>,
 }
 
@@ -23,6 +27,7 @@ impl<T> Current<T> {
         Self { newest: RefCell::new(newest), known: RefCell::new(known) }
     }
 
+    #[allow(clippy::redundant_allocation, reason = "as above")]
     pub fn get(&self) -> Rc<Arc<T>> {
         // An error means that there will be no other value.
         if self.newest.borrow().has_changed().unwrap_or(false) {
