@@ -76,6 +76,31 @@ pub(crate) fn installed() -> Result<Vec<Postgres>, NotFound> {
     })
 }
 
+/// No psql; says how to install one.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "no psql was found; install it (Debian and Ubuntu: apt install postgresql-client; Fedora and Red Hat: dnf install \
+     postgresql) or name its folder in {VARIABLE}"
+)]
+pub struct NoPsql;
+
+/// The newest psql of this machine, which understands every server that is not newer; or the one in [`VARIABLE`].
+pub fn find_psql() -> Result<PathBuf, NoPsql> {
+    let folders = match std::env::var_os(VARIABLE) {
+        Some(folder) => vec![PathBuf::from(folder)],
+        None => folders(&std::env::var_os("PATH").unwrap_or_default()),
+    };
+    let programs = folders.into_iter().map(|folder| folder.join("psql")).filter(|program| program.is_file());
+    let known = programs.filter_map(|program| Some((version_of(&program)?, program)));
+    // Of equal versions the last one: distributions put a script of that name on PATH.
+    known.max_by_key(|(version, _)| *version).map(|(_, program)| program).ok_or(NoPsql)
+}
+
+fn version_of(program: &Path) -> Option<Version> {
+    let output = Command::new(program).arg("--version").output().ok()?;
+    parse_version(&String::from_utf8_lossy(&output.stdout))
+}
+
 fn folders(path: &OsStr) -> Vec<PathBuf> {
     let mut folders: Vec<PathBuf> = std::env::split_paths(path).collect();
     for (root, prefix) in ROOTS {

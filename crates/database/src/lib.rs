@@ -45,7 +45,7 @@ pub mod gate;
 
 pub mod guard;
 
-pub use find::{NotFound, Postgres, Version, find_postgres};
+pub use find::{NoPsql, NotFound, Postgres, Version, find_postgres, find_psql};
 pub use holder::Reach;
 pub use manager::{Error, run, run_with};
 pub use settings::{RefusedSetting, check_settings};

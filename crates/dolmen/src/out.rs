@@ -33,6 +33,26 @@ pub fn state(state: State, text: &str) -> String {
     }
 }
 
+/// A moment for people: milliseconds since 1970 as `2026-11-23 03:06:49`, in UTC.
+pub fn moment(ms: u64) -> String {
+    let (day, second) = (ms / 86_400_000, ms / 1000 % 86_400);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    let (year, month, day) = civil(day);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
+}
+
+/// The date that is this many days after 1970-01-01. A year is counted from March, so that its leap day is the last.
+fn civil(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let date = day - (153 * month + 2) / 5 + 1;
+    let (year, month) = (era * 400 + year, if month < 10 { month + 3 } else { month - 9 });
+    (year + u64::from(month <= 2), month, date)
+}
+
 /// A line on standard output. That nobody reads it any more is no reason to fail.
 pub fn line(text: &str) {
     let mut out = std::io::stdout().lock();
@@ -50,5 +70,22 @@ pub fn error(message: &str) {
 pub fn drawn(text: &str) {
     if let Err(error) = writeln!(std::io::stderr().lock(), "{}", text.trim_end()) {
         tracing::trace!("nobody reads the errors: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::moment;
+
+    #[test]
+    fn a_moment_is_a_date_of_the_calendar() {
+        for (ms, expect) in [
+            (0, "1970-01-01 00:00:00"),
+            (951_782_400_000, "2000-02-29 00:00:00"),
+            (1_735_689_599_999, "2024-12-31 23:59:59"),
+            (1_795_403_209_000, "2026-11-23 03:06:49"),
+        ] {
+            assert_eq!(moment(ms), expect);
+        }
     }
 }

@@ -4,18 +4,22 @@ mod agent;
 mod change;
 mod check;
 mod control;
+mod database;
 mod doctor;
 mod drain;
 mod init;
 mod kill;
 mod logs;
 mod plan;
+mod psql;
 mod ready;
+mod record;
 mod reload;
 mod server;
 mod start;
 mod status;
 mod stop;
+mod switchover;
 mod up;
 
 use std::future::Future;
@@ -59,6 +63,12 @@ enum Verb {
     Ready(ready::Ready),
     /// Is everything fine, and if not, why
     Status(status::Status),
+    /// Make another database server the primary, and print each step
+    Switchover(switchover::Switchover),
+    /// The database group by hand: pause, resume, reinit, history
+    Database(database::Database),
+    /// psql at the site's database
+    Psql(psql::Psql),
     /// Print the servers' logs, merged
     Logs(logs::Logs),
     /// A fault drill: end a server or a whole machine at once, and keep it down
@@ -91,6 +101,9 @@ impl Arguments {
             Verb::Drain(verb) => verb.run(&home(&file)?),
             Verb::Ready(verb) => verb.run(&home(&file)?),
             Verb::Status(verb) => verb.run(&home(&file)?),
+            Verb::Switchover(verb) => verb.run(&home(&file)?),
+            Verb::Database(verb) => verb.run(&home(&file)?),
+            Verb::Psql(verb) => verb.run(&home(&file)?),
             Verb::Logs(verb) => verb.run(&home(&file)?),
             Verb::Kill(verb) => verb.run(&home(&file)?),
             Verb::Start(verb) => verb.run(&home(&file)?),

@@ -57,6 +57,10 @@ fn stopped(view: &View) -> Decision {
     }
     match &seen.data {
         _ if view.stamp().spoiled => copy(view, "a rewind of its data was not finished"),
+        // One that cannot even start is what a copy is most often asked for.
+        Data::Present { .. } if view.group.reinit.contains(&seen.me) && !view.is_member() => {
+            copy(view, "the operator wants it copied anew")
+        }
         Data::Present { major, .. } => {
             let why = seen.trouble.as_ref().map(|trouble| format!(" again: {}", trouble.what));
             let text = format!("starting postgres{}", why.unwrap_or_default());

@@ -189,6 +189,9 @@ impl Group {
         if !self.is_open() {
             return Err(Refusal::NotOpen { holder: self.holder.clone(), what: "a handover" });
         }
+        if self.handover.is_some() {
+            return Err(Refusal::HandoverAsked { holder: self.holder.clone() });
+        }
         match to {
             Some(server) if server == self.holder => Err(Refusal::IsPrimary { server: server.to_owned() }),
             Some(server) => self.is_member(server),

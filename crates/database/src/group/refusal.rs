@@ -56,6 +56,8 @@ pub enum Refusal {
     OtherCluster { expected: u64, is: u64 },
     #[error("{server} is the primary")]
     IsPrimary { server: String },
+    #[error("another handover by {holder} was asked for and is not done yet")]
+    HandoverAsked { holder: String },
     #[error("nobody asked for a handover")]
     NoHandover,
 }

@@ -149,6 +149,7 @@ fn the_last_two_go_on_as_one() {
 fn a_log_that_was_closed_in_order_needs_no_votes() {
     let group = open(&["database-2"]);
     let asked = group.apply(&Command::AskHandover { to: Some("database-2".into()) }).unwrap();
+    refused(&asked, &Command::AskHandover { to: None }, "another handover");
     let (epoch, boot) = (1, "boot-1".to_owned());
     let to = "database-2".to_owned();
     let closing = asked.apply(&Command::BeginHandover { epoch, boot, to }).unwrap();
