@@ -118,7 +118,7 @@ mod tests {
         let group = Group::create("database-1", "database-1", Some(7), Mode::Synchronous);
         let group = open(&change(&group, take_over("database-1", at(0, 10))), 2);
         let members = ["database-2".to_owned()].into();
-        let set = SynchronousSet { mode: Mode::Synchronous, members, wait_for: 1, generation: 1 };
+        let set = SynchronousSet { mode: Mode::Synchronous, members, wait_for: 1, generation: 2 };
         let boot = group.boot.clone();
         let group = change(&group, Command::SetSynchronous { epoch: 1, boot, set });
         change(&group, Command::AskHandover { to: None })
