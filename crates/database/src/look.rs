@@ -183,6 +183,7 @@ impl Manager {
             holder: group.holder.clone(),
             open: group.is_open(),
             lease_ms: self.place.timings.lease.as_millis() as u64,
+            lease_left_ms: self.holder.lease().map(|lease| lease.left.as_millis() as u64),
             synchronous: group.synchronous.members.iter().cloned().collect(),
             paused: group.paused,
             last_failover: last.map(|promotion| FailoverReport {

@@ -83,6 +83,9 @@ pub struct AgreedReport {
     pub open: bool,
     /// How long its lease lasts after each renewal.
     pub lease_ms: u64,
+    /// How long the holder may still go on by it, when this was said; only the holder knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_left_ms: Option<u64>,
     /// Who may be promoted, because every acknowledged commit is on enough of them.
     pub synchronous: Vec<String>,
     /// The operator wants no automatic action.

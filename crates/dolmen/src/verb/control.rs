@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use link::api::{Answer, ApiError, Ask, call};
+use link::api::{Answer, ApiError, Ask, Identity, call};
 use link::control::wire::{ControlAnswer, ControlAsk, LISTEN, MembersReport};
 use plan::{Role, Server};
 
@@ -59,7 +59,7 @@ impl Control {
 async fn show(site: &Site) -> Result<ExitCode, Failure> {
     let mut has_leader = false;
     for server in site.plan.role(Role::Control) {
-        let line = match ask(site, server, ControlAsk::Members, ANSWER).await {
+        let line = match ask(&site.identity, &site.plan.site, server, ControlAsk::Members, ANSWER).await {
             Ok(ControlAnswer::Members(report)) => {
                 has_leader |= report.leader.as_ref() == Some(&report.server);
                 of(&report)
@@ -92,7 +92,7 @@ async fn replace(site: &Site, old: String, new: String) -> Result<ExitCode, Fail
     let mut last = site.is_not_up();
     for server in site.plan.role(Role::Control).filter(|server| server.name != old || old == new) {
         let order = ControlAsk::Replace { old: old.clone(), new: new.clone(), forwarded: false };
-        match ask(site, server, order, REPLACE).await {
+        match ask(&site.identity, &site.plan.site, server, order, REPLACE).await {
             Ok(ControlAnswer::Done) => {
                 out::line(&format!("{new} votes in the place of {old}"));
                 return Ok(ExitCode::SUCCESS);
@@ -106,8 +106,10 @@ async fn replace(site: &Site, old: String, new: String) -> Result<ExitCode, Fail
     Err(last)
 }
 
-async fn ask(
-    site: &Site,
+/// Asks one control server of this site.
+pub(super) async fn ask(
+    identity: &Identity,
+    site: &str,
     server: &Server,
     ask: ControlAsk,
     within: Duration,
@@ -115,7 +117,7 @@ async fn ask(
     let unknown = || ApiError::Refused(format!("the plan has no address of {}", server.name));
     let address = server.listens(LISTEN).ok_or_else(unknown)?;
     let answer = async {
-        let mut conversation = call(&site.identity, &site.plan.site, &server.machine, address).await?;
+        let mut conversation = call(identity, site, &server.machine, address).await?;
         conversation.ask(&Ask::Control(ask)).await?;
         conversation.answer().await
     };

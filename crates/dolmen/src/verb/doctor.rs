@@ -1,5 +1,7 @@
 //! `dolmen doctor`: what this machine lacks for the site, and the command that mends it.
 
+mod database;
+
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -33,7 +35,16 @@ impl Doctor {
         } else {
             None
         };
-        let findings = [postgres(plan.as_ref()), program(&home, plan.as_ref()), disk(&home)?, descriptors()];
+        let runs_postgres = plan.as_ref().is_none_or(|plan| plan.role(Role::Database).next().is_some());
+        let for_postgres = |find: &dyn Fn() -> Finding| runs_postgres.then(find);
+        let findings = [
+            for_postgres(&postgres),
+            for_postgres(&|| database::sync(&home.folder)),
+            for_postgres(&|| database::namespaces(Path::new("/proc/sys"))),
+            program(&home, plan.as_ref()),
+            disk(&home)?,
+            descriptors(),
+        ];
         let mut lacks = false;
         for finding in findings.into_iter().flatten() {
             match finding {
@@ -49,11 +60,8 @@ impl Doctor {
     }
 }
 
-fn postgres(plan: Option<&Plan>) -> Option<Finding> {
-    if plan.is_some_and(|plan| plan.role(Role::Database).next().is_none()) {
-        return None;
-    }
-    Some(match database::find_postgres() {
+fn postgres() -> Finding {
+    match ::database::find_postgres() {
         Ok(found) => Finding::Fine(format!("PostgreSQL {} in {}", found.version, found.bin.display())),
         Err(error) => Finding::Lacks {
             what: error.to_string(),
@@ -61,7 +69,7 @@ fn postgres(plan: Option<&Plan>) -> Option<Finding> {
                 "sudo apt-get install postgresql   # Debian, Ubuntu; then stop its own cluster if it made one"
                     .into(),
         },
-    })
+    }
 }
 
 fn program(home: &Home, plan: Option<&Plan>) -> Option<Finding> {

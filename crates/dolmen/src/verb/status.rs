@@ -1,11 +1,14 @@
 //! `dolmen status [--json] [--watch]`: is everything fine, and if not, why. Exit 1 when not.
 
+mod control;
+mod database;
+
 use std::process::ExitCode;
 use std::time::Duration;
 
 use link::api::{Answer, Ask};
 use link::report::{MachineReport, MachineState, ServerReport, SiteReport, State};
-use plan::{Plan, Role};
+use plan::Plan;
 use serde_json::{Value, json};
 
 use super::{Site, wait};
@@ -13,6 +16,7 @@ use crate::failure::Failure;
 use crate::out;
 use crate::site::Home;
 use crate::up::progress::{is_as_wanted, is_fine, is_synchronous, waits_for_nobody};
+use control::Agreement;
 
 const REFRESH: Duration = Duration::from_secs(1);
 
@@ -31,12 +35,13 @@ impl Status {
         wait(async {
             loop {
                 let site = Site::open(home)?;
-                let (generation, report) = ask(&site).await?;
+                let (answer, agreement) = tokio::join!(ask(&site), control::ask(&site));
+                let ((generation, report), agreement) = (answer?, agreement.as_ref());
                 let healthy = is_fine(&site.plan, &report.machines);
                 let text = if self.json {
-                    as_json(&site.plan, generation, healthy, &report).to_string()
+                    as_json(&site.plan, generation, healthy, &report, agreement).to_string()
                 } else {
-                    as_text(&site.plan, generation, healthy, &report)
+                    as_text(&site.plan, generation, healthy, &report, agreement)
                 };
                 if self.watch && !self.json {
                     // Clears the screen and goes to its top.
@@ -74,7 +79,13 @@ pub(super) async fn ask(site: &Site) -> Result<(u64, SiteReport), Failure> {
     Err(site.is_not_up())
 }
 
-fn as_json(plan: &Plan, generation: u64, healthy: bool, report: &SiteReport) -> Value {
+fn as_json(
+    plan: &Plan,
+    generation: u64,
+    healthy: bool,
+    report: &SiteReport,
+    agreement: Option<&Agreement>,
+) -> Value {
     let machine = |machine: &MachineReport| {
         json!({ "name": machine.name, "address": machine.address, "state": machine.state,
                 "because": machine.because })
@@ -85,7 +96,8 @@ fn as_json(plan: &Plan, generation: u64, healthy: bool, report: &SiteReport) -> 
         "healthy": healthy,
         "machines": report.machines.iter().map(machine).collect::<Vec<_>>(),
         "servers": in_order(plan, report),
-        "database": database(report),
+        "database": database::as_json(report),
+        "control": control::as_json(agreement),
         "notes": plan.notes().collect::<Vec<_>>(),
     })
 }
@@ -95,28 +107,17 @@ fn in_order<'a>(plan: &Plan, report: &'a SiteReport) -> Vec<&'a ServerReport> {
     plan.servers.iter().filter_map(|server| report.server(&server.name)).collect()
 }
 
-fn database(report: &SiteReport) -> Value {
-    let known = |server: &ServerReport| server.database.clone().filter(|database| database.primary);
-    let primary = report.servers().find_map(|server| Some((server, known(server)?)));
-    if let Some((server, database)) = primary {
-        return json!({
-            "primary": server.name,
-            "timeline": database.timeline,
-            "replicas": database.replicas,
-            "fence": database.fence,
-            "agreed": database.agreed,
-        });
-    }
-    if report.servers().any(|server| server.role == Role::Database) {
-        return json!({ "primary": null, "timeline": null, "replicas": [] });
-    }
-    Value::Null
-}
-
-fn as_text(plan: &Plan, generation: u64, healthy: bool, report: &SiteReport) -> String {
+fn as_text(
+    plan: &Plan,
+    generation: u64,
+    healthy: bool,
+    report: &SiteReport,
+    agreement: Option<&Agreement>,
+) -> String {
     let wrong = report.servers().filter(|server| !is_as_wanted(plan, server)).count();
     let all = plan.servers.len();
     let verdict = match (wrong, waits_for_nobody(is_synchronous(plan), &report.machines)) {
+        _ if healthy && database::is_paused(report) => out::state(State::Draining, "fine, but paused"),
         _ if healthy => out::state(State::Healthy, "everything is fine"),
         (0, Some(sentence)) => out::state(State::Starting, &sentence),
         (0, None) => out::state(State::Down, "a machine is not up"),
@@ -142,20 +143,10 @@ fn as_text(plan: &Plan, generation: u64, healthy: bool, report: &SiteReport) -> 
             server.name, server.machine, server.because
         ));
     }
-    if let Some(replicas) = database(report).get("replicas").and_then(Value::as_array) {
-        lines.push(String::new());
-        lines.extend(replicas.iter().map(replica));
-    }
+    lines.extend(database::lines(report));
+    lines.extend(control::line(agreement));
     for note in plan.notes() {
         lines.push(format!("  note: {note}"));
     }
     lines.join("\n")
-}
-
-fn replica(replica: &Value) -> String {
-    let text = |key: &str| replica.get(key).and_then(Value::as_str).unwrap_or("?").to_owned();
-    let behind = replica.get("lag_bytes").and_then(Value::as_u64).unwrap_or(0);
-    let kind =
-        if replica.get("synchronous") == Some(&Value::Bool(true)) { "synchronous" } else { "asynchronous" };
-    format!("  replica {:<12} {}, {kind}, {behind} bytes behind", text("name"), text("state"))
 }

@@ -162,3 +162,13 @@ fn nothing_is_done_while_paused_but_what_protects() {
     });
     check(&over, Standing::Fencing, "Fence", "paused");
 }
+
+#[test]
+fn a_replica_that_cannot_start_is_copied_when_the_operator_wants_it() {
+    let mut ordered = group();
+    ordered.reinit.insert("database-2".into());
+    check(&seen("database-2", Some(ordered.clone())), Standing::Starting, "Start", "starting postgres");
+    ordered.synchronous.members.clear();
+    ordered.synchronous.wait_for = 0;
+    check(&seen("database-2", Some(ordered)), Standing::Cloning, "Wait", "the operator wants it copied anew");
+}
