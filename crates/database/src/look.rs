@@ -137,7 +137,9 @@ impl Manager {
         );
         let primary = matches!(postgres, Postgres::Running { answer: Ok(Answer::Primary(_)), .. });
         let holder = self.view.group().map(|group| group.holder.clone());
-        let other = holder.filter(|holder| *holder != self.place.me && !streams && !primary);
+        let reinit = self.view.group().is_some_and(|group| group.reinit.contains(&self.place.me));
+        let needed = (!streams || reinit) && !primary;
+        let other = holder.filter(|holder| *holder != self.place.me && needed);
         let address = other.and_then(|holder| self.place.address(&holder));
         match (address, self.start.secrets.get("replication-password")) {
             (Some(address), Some(password)) => {
