@@ -145,7 +145,8 @@ impl Life {
     pub fn step(&mut self, now_ms: u64, event: Event) -> Vec<Action> {
         match event {
             Event::Time => self.time(now_ms),
-            Event::Spawned { pid } | Event::Found { pid } => self.spawned(now_ms, pid),
+            Event::Spawned { pid } => self.spawned(now_ms, pid),
+            Event::Found { pid } => self.found(now_ms, pid),
             Event::SpawnFailed { because } => self.back_off(now_ms, because),
             Event::Hello => self.hello(),
             Event::Report(report) => self.reported(report),
@@ -180,6 +181,17 @@ impl Life {
         self.phase = Phase::Running { pid, since_ms: now_ms, hello: false, admitted: false, report: None };
         // An order may have come while the process was being made.
         if self.wanted == Wanted::Running { Vec::new() } else { self.kill_process() }
+    }
+
+    /// It was serving before this agent, and says how it is as soon as it has found us.
+    fn found(&mut self, now_ms: u64, pid: u32) -> Vec<Action> {
+        let actions = self.spawned(now_ms, pid);
+        if let Phase::Running { report, .. } = &mut self.phase {
+            let because = format!("process {pid} was started by an earlier agent");
+            *report =
+                Some(Report { state: State::Starting, because, database: None, takes_connections: false });
+        }
+        actions
     }
 
     fn hello(&mut self) -> Vec<Action> {
