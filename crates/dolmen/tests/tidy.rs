@@ -14,7 +14,7 @@ const FUNCTION_LINES_MEDIAN: usize = 10;
 /// How far above an unsafe block its reason may stand.
 const SAFETY_WITHIN: usize = 8;
 
-const PARTS: [&str; 5] = ["dns", "balancer", "web", "app", "database"];
+const PARTS: [&str; 6] = ["dns", "balancer", "web", "app", "database", "control"];
 const GROUND: [&str; 3] = ["plan", "link", "relay"];
 const DRAWERS: [&str; 5] = ["util", "utils", "common", "helpers", "prelude"];
 /// Written in halves, since this file is checked as well.
