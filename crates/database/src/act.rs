@@ -62,6 +62,9 @@ fn cannot(what: &'static str) -> impl Fn(io::Error) -> ActError {
     move |error| ActError::Io { what, error }
 }
 
+/// How often the end of a copy is told anew when somebody else was faster.
+const RACES: usize = 10;
+
 /// Carries one action out.
 pub(crate) async fn act(manager: &mut Manager, action: Action) -> Result<(), ActError> {
     match action {
@@ -83,8 +86,7 @@ pub(crate) async fn act(manager: &mut Manager, action: Action) -> Result<(), Act
         Action::Clone { from, epoch, major, reinit } => {
             replace::clone(manager, &from, epoch, major).await?;
             if reinit {
-                let server = manager.start.me.name.clone();
-                propose(manager, &Command::ReinitDone { server }).await;
+                reinit_done(manager).await;
             }
             Ok(())
         }
@@ -126,6 +128,20 @@ async fn propose(manager: &mut Manager, command: &Command) {
         manager.holder.begin(group.epoch, sent);
     }
     told("change the record", proposed);
+}
+
+/// The record has changed during the copy, and the holder renews it all the time; an order that stays in it
+/// would be carried out again.
+async fn reinit_done(manager: &mut Manager) {
+    let command = Command::ReinitDone { server: manager.start.me.name.clone() };
+    for _ in 0..RACES {
+        manager.view.refresh().await;
+        match manager.view.propose(&command).await {
+            Err(ProposeError::Control(ControlError::Changed(_))) => {}
+            proposed => return told("say that the copy is done", proposed),
+        }
+    }
+    tracing::warn!("cannot say that the copy is done: others change the record all the time");
 }
 
 /// Somebody faster, or a refusal, is no failure: the next look decides on the newer record.
