@@ -159,7 +159,7 @@ impl Manager {
     pub(super) fn report(&self, seen: &Seen) -> DatabaseReport {
         let fence = self.postgres.as_ref().and_then(|running| running.guard.fence());
         let fence = fence.map_or_else(String::new, |fence| fence.name().to_owned());
-        let agreed = self.view.group().map(|group| self.agreed(group));
+        let agreed = self.view.group().map(|group| Box::new(self.agreed(group)));
         let report = DatabaseReport { fence, agreed, ..DatabaseReport::default() };
         match &seen.postgres {
             Postgres::Running { answer: Ok(Answer::Primary(primary)), .. } => DatabaseReport {

@@ -70,7 +70,7 @@ pub struct DatabaseReport {
     pub fence: String,
     /// What the machines have agreed on; absent until it was read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub agreed: Option<AgreedReport>,
+    pub agreed: Option<Box<AgreedReport>>,
 }
 
 /// The record of the database group, as a database server knows it.

@@ -19,8 +19,11 @@ const PAGE: [u8; 8192] = [0; 8192];
 /// The part of a lease that one sync may take.
 const SLOW: u32 = 10;
 
-/// Settings of the kernel that forbid an unprivileged account its namespaces: where, when, and what mends it.
-const FORBIDDEN: [(&str, fn(u64) -> bool, &str); 4] = [
+/// A setting of the kernel: where it stands, which values forbid, and what mends it.
+type Setting = (&'static str, fn(u64) -> bool, &'static str);
+
+/// Settings that forbid an unprivileged account its namespaces.
+const FORBIDDEN: [Setting; 4] = [
     (
         "kernel/unprivileged_userns_clone",
         |value| value == 0,

@@ -37,7 +37,7 @@ fn reports(report: &SiteReport) -> impl Iterator<Item = (&ServerReport, &Databas
 
 /// What the machines agreed on, as the holder says it, or else whoever knows of the newest epoch.
 fn agreed(report: &SiteReport) -> Option<&AgreedReport> {
-    let known = reports(report).filter_map(|(server, database)| Some((server, database.agreed.as_ref()?)));
+    let known = reports(report).filter_map(|(server, database)| Some((server, database.agreed.as_deref()?)));
     let newest = known.max_by_key(|(server, agreed)| (agreed.epoch, agreed.holder == server.name));
     newest.map(|(_, agreed)| agreed)
 }
@@ -138,11 +138,11 @@ mod tests {
             lag_bytes: 8,
         };
         let (fence, replicas) = ("pid-namespace".into(), vec![replica]);
-        let agreed = Some(agreed());
+        let agreed = Some(Box::new(agreed()));
         let primary =
             DatabaseReport { primary: true, timeline: 4, fence, agreed, replicas, ..Default::default() };
-        let older = AgreedReport { epoch: 2, lease_left_ms: None, ..primary.agreed.clone().unwrap() };
-        let behind = DatabaseReport { agreed: Some(older), ..Default::default() };
+        let older = AgreedReport { epoch: 2, lease_left_ms: None, ..*primary.agreed.clone().unwrap() };
+        let behind = DatabaseReport { agreed: Some(Box::new(older)), ..Default::default() };
         let report = site(vec![server("database-1", primary), server("database-2", behind)]);
         assert_eq!(
             lines(&report).join("\n"),
