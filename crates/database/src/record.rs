@@ -196,7 +196,7 @@ mod tests {
     use link::control::Memory;
 
     use super::*;
-    use crate::group::Mode;
+    use crate::group::{Mode, Phase};
 
     #[tokio::test]
     async fn a_view_that_lost_a_race_knows_the_winner() {
@@ -204,8 +204,8 @@ mod tests {
         let (mut one, mut two) = (View::new(Arc::clone(&control)), View::new(control));
         one.refresh().await;
         assert!(matches!(one.record(), Record::Absent));
-        let group = Group::create("database-1", "boot", Some(7), Mode::Synchronous);
-        one.create(group).await.unwrap();
+        let new = Group::create("database-1", "boot", Some(7), Mode::Synchronous);
+        one.create(Group { epoch: 1, state: Phase::Open, ..new }).await.unwrap();
         two.refresh().await;
         let renew = Command::Renew { epoch: 1, boot: "boot".into(), written: None };
         one.propose(&renew).await.unwrap();

@@ -105,7 +105,8 @@ fn status_has_its_shape(site: &Site) {
     let balancer = servers.iter().find(|server| server["role"] == "balancer").expect("a balancer");
     assert_eq!(balancer["listen"][0], "http://127.0.60.1:8080");
     let database = &status["database"];
-    assert_eq!((&database["primary"], &database["timeline"]), (&Value::from("database-1"), &Value::from(1)));
+    assert_eq!(database["primary"], "database-1");
+    assert!(database["timeline"].as_u64().is_some_and(|timeline| timeline >= 1));
     let replica = &database["replicas"][0];
     assert_eq!(replica["name"], "database-2");
     assert_eq!((&replica["state"], &replica["synchronous"]), (&Value::from("streaming"), &Value::from(true)));

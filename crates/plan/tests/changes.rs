@@ -79,9 +79,11 @@ fn what_a_running_site_can_follow() {
     for to in live {
         assert_eq!(obstacles("command = \"shop\"", to), [""; 0]);
     }
-    assert_eq!(
-        obstacles("10.0.0.2\"", "10.0.0.2\"\ngamma = \"10.0.0.3\""),
-        ["the machine gamma joins, at 127.0.1.3"]
+    let joined = obstacles("10.0.0.2\"", "10.0.0.2\"\ngamma = \"10.0.0.3\"");
+    assert_eq!(joined[0], "the machine gamma joins, at 127.0.1.3");
+    assert!(
+        joined.contains(&"control-3 starts on gamma, at control 127.0.1.3:7401".to_owned()),
+        "{joined:?}"
     );
     assert_eq!(
         obstacles("on = [\"beta\"]\n[app]", "on = [\"beta\"]\nport = 9000\n[app]"),

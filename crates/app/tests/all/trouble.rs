@@ -70,7 +70,7 @@ fn a_worker_that_never_answers_is_replaced() {
     site.app().start_ms = 400;
     let server = site.start();
     let begin = "0 of 1 worker ready: worker 1 was not healthy within 4";
-    let end = "(GET /health: cannot connect: Connection refused (os error 111)), next try in 500 ms";
+    let end = "(GET /health: cannot connect: connection refused), next try in 500 ms";
     wait(
         || server.report().because.starts_with(begin) && server.report().because.ends_with(end),
         || server.report().because,

@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal};
 use crate::agent::record;
 use crate::failure::Failure;
 use crate::out;
-use crate::site::State;
+use crate::site::{State, StateError};
 
 /// How long the servers of a role may take to finish what is under way.
 const TRAFFIC: Duration = Duration::from_secs(10);
@@ -36,7 +36,11 @@ pub fn all(state: &State) -> Result<(), Failure> {
 
 /// Stops all servers, then the agents. What does not answer is killed; at the end nothing is left.
 pub async fn orderly(state: &State) -> Result<(), Failure> {
-    let plan = state.plan()?;
+    let plan = match state.plan() {
+        // An `up` that failed before it began has started nothing.
+        Err(StateError::NoPlan) => return Ok(()),
+        plan => plan?,
+    };
     let identity = Identity::open(&state.operator())?;
     for role in ROLES {
         let servers: Vec<_> = plan.role(role).collect();
