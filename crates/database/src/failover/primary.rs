@@ -231,7 +231,8 @@ fn await_turn(view: &View, replica: &AsReplica) -> Decision {
     let mine = prefers == Some(view.seen.me.as_str());
     // Nobody else does anything any more, or may.
     let quiet = view.version_age >= REOPEN_PATIENCE && view.silence >= REOPEN_PATIENCE;
-    if mine || group.synchronous.members.is_empty() || quiet {
+    let alone = prefers.is_none() && group.synchronous.members.is_empty();
+    if mine || alone || quiet {
         return take_over(view, replica, "nobody else took over from the last primary");
     }
     let text = "the last primary, waiting for another server to take over";
