@@ -81,9 +81,18 @@ fn signal(pid: u32, signal: &str) {
     assert!(status.expect("kill is there").success());
 }
 
-/// A signal from outside.
-fn kill(pid: u32) {
-    gone_with(pid, || signal(pid, "-KILL"));
+/// Signals from outside. It is done when the agents have noticed too: until then the kernel takes connections for
+/// processes that are gone.
+fn kill(site: &Site, servers: &[(&str, u32)]) {
+    let mut processes: Vec<u32> = servers.iter().flat_map(|(_, pid)| children(*pid)).collect();
+    processes.extend(servers.iter().map(|(_, pid)| pid));
+    servers.iter().for_each(|(_, pid)| signal(*pid, "-KILL"));
+    until_gone(&processes);
+    until("the agents notice", Duration::from_secs(5), || {
+        let noticed =
+            |(server, pid): &(&str, u32)| site.server(server)["pid"].as_u64() != Some((*pid).into());
+        servers.iter().all(noticed).then_some(())
+    });
 }
 
 /// Ends a server in some way. It is done when the process and its children (the workers of an app server) are
@@ -97,8 +106,15 @@ fn gone_with(pid: u32, end: impl FnOnce()) {
 
 fn until_gone(processes: &[u32]) {
     until("the end of the processes", Duration::from_secs(5), || {
-        processes.iter().all(|pid| stat(*pid).is_none_or(|(state, _)| state == "Z")).then_some(())
+        processes.iter().all(|pid| is_gone(*pid)).then_some(())
     });
+}
+
+/// The first thread of a process is a zombie before the others have ended; until then its sockets are open.
+fn is_gone(pid: u32) -> bool {
+    let threads =
+        std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, |threads| threads.flatten().count());
+    threads == 0 || threads == 1 && stat(pid).is_none_or(|(state, _)| state == "Z")
 }
 
 /// State and parent of a process (proc_pid_stat(5)).
@@ -139,7 +155,7 @@ fn a_server_that_crashes_is_mended() {
     for _ in 0..rounds() {
         for server in ["web-1", "app-2"] {
             let pid = site.pid(server);
-            let seen = under_load(&site, CALM, || kill(pid));
+            let seen = under_load(&site, CALM, || kill(&site, &[(server, pid)]));
             seen.only_inside(&format!("kill -9 {server}"));
             site.until_healthy();
             assert_ne!(site.pid(server), pid);
@@ -153,10 +169,7 @@ fn both_servers_of_a_machine_may_go() {
     site.up();
     for _ in 0..rounds() {
         let (web, app) = (site.pid("web-1"), site.pid("app-1"));
-        let seen = under_load(&site, CALM, || {
-            kill(web);
-            kill(app);
-        });
+        let seen = under_load(&site, CALM, || kill(&site, &[("web-1", web), ("app-1", app)]));
         seen.only_inside("kill -9 of web-1 and app-1");
         site.until_healthy();
         let (web, app) = (site.pid("web-1"), site.pid("app-1"));

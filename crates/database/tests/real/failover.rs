@@ -123,15 +123,15 @@ impl Cluster {
 
     async fn strike(&mut self, fault: Fault, primary: &str, replica: &str) {
         match fault {
-            Fault::PostgresKilled => below(self.site, primary).into_iter().skip(1).for_each(kill),
+            Fault::PostgresKilled => below(self.site, primary).into_iter().skip(1).for_each(kill_if_there),
             Fault::MachineKilled => {
-                self.machine(primary).into_iter().for_each(|pid| signal(pid, Signal::STOP));
+                self.machine(primary).into_iter().for_each(|pid| signal_if_there(pid, Signal::STOP));
                 self.machine(primary).into_iter().for_each(kill_if_there);
             }
             Fault::ManagerKilled => kill(self.manager(primary)),
             Fault::ManagerStopped => signal(self.manager(primary), Signal::STOP),
             Fault::MachineFrozen => {
-                self.machine(primary).into_iter().for_each(|pid| signal(pid, Signal::STOP));
+                self.machine(primary).into_iter().for_each(|pid| signal_if_there(pid, Signal::STOP));
             }
             Fault::GuardStopped => signal(self.site.guard(primary), Signal::STOP),
             Fault::Handover => self.site.change(&Command::AskHandover { to: None }).await,
@@ -151,17 +151,24 @@ impl Cluster {
             }
             Fault::MachineFrozen => {
                 tokio::time::sleep(STOPPED).await;
-                struck.iter().for_each(|pid| signal(*pid, Signal::CONT));
+                struck.iter().for_each(|pid| signal_if_there(*pid, Signal::CONT));
             }
             Fault::PostgresKilled | Fault::ManagerKilled | Fault::GuardStopped | Fault::Handover => {}
         }
     }
 }
 
-/// Its end may have come with that of another.
 fn kill_if_there(pid: u32) {
+    signal_if_there(pid, Signal::KILL);
+}
+
+/// Its end may have come with that of another, or by itself: postgres has processes that last for a moment only.
+fn signal_if_there(pid: u32, signal: Signal) {
     let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
-    let _gone = rustix::process::kill_process(pid, Signal::KILL);
+    match rustix::process::kill_process(pid, signal) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+        Err(errno) => panic!("{pid:?} takes no {signal:?}: {errno}"),
+    }
 }
 
 #[tokio::test]

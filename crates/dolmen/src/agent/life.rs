@@ -102,6 +102,7 @@ pub struct Life {
     /// Ends in a row, each soon after its start.
     failures: u32,
     accepting: bool,
+    patience_ms: u64,
     refuse_at_ms: Option<u64>,
 }
 
@@ -114,8 +115,15 @@ impl Life {
             phase: if killed { Phase::Absent } else { waiting },
             failures: 0,
             accepting: false,
+            patience_ms: PATIENCE_MS,
             refuse_at_ms: None,
         }
+    }
+
+    /// One that is never ready again so soon: connections do not wait for it in vain. What waited and is refused in the
+    /// end cannot be tried elsewhere if it changes something.
+    pub fn slow_to_start(self) -> Self {
+        Self { patience_ms: 0, ..self }
     }
 
     pub fn pid(&self) -> Option<u32> {
@@ -240,8 +248,11 @@ impl Life {
             return self.back_off(now_ms, how.to_owned());
         }
         self.failures = 1;
-        self.refuse_at_ms = Some(now_ms + PATIENCE_MS);
         self.phase = Phase::Waiting { until_ms: now_ms, because: format!("it {how}") };
+        if self.patience_ms == 0 {
+            return vec![self.refuse(), Action::Spawn];
+        }
+        self.refuse_at_ms = Some(now_ms + self.patience_ms);
         vec![Action::Spawn]
     }
 

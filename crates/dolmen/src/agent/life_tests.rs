@@ -56,6 +56,15 @@ fn connections_are_refused_when_the_restart_takes_longer() {
 }
 
 #[test]
+fn nobody_waits_for_a_server_that_is_slow_to_start() {
+    let mut life = Life { patience_ms: 0, ..running(0) };
+    assert_eq!(life.step(60_000, ended()), [Action::Refuse, Action::Spawn]);
+    life.step(60_001, Event::Spawned { pid: 8 });
+    assert_eq!(life.due_ms(), Some(60_001 + HELLO_MS), "it is not refused twice");
+    assert_eq!(life.step(61_000, report(State::Healthy)), [Action::Accept]);
+}
+
+#[test]
 fn a_server_that_keeps_dying_is_tried_ever_more_seldom() {
     let mut life = running(0);
     let mut now_ms = 100;

@@ -137,9 +137,12 @@ pub struct Servant {
 
 impl Servant {
     pub fn new(server: Server, killed: bool) -> Self {
+        let life = Life::new(0, killed);
+        // The application's workers begin first, which takes as long as they like.
+        let life = if server.role == Role::App { life.slow_to_start() } else { life };
         Self {
             server,
-            life: Life::new(0, killed),
+            life,
             running: None,
             held: None,
             peer: None,
