@@ -28,6 +28,7 @@ use crate::group::{Lsn, Mode};
 use crate::guard::{self, Fence, Guard};
 use crate::holder::{self, Holder, Reach, Tenant};
 use crate::inherit::{self, Legacy};
+use crate::look::cut_off;
 use crate::record::View;
 use crate::rest::Rest;
 use crate::session::Session;
@@ -326,18 +327,28 @@ impl Manager {
                 self.rest.went_well();
             }
             let pace = self.pace(&seen, &decision);
-            if decision.action != Action::Wait
-                && let Err(error) = act::act(self, decision.action).await
-            {
-                tracing::warn!("{error}");
-                self.data = None;
-                self.rest.failed(error.to_string(), Instant::now());
+            if decision.action != Action::Wait {
+                self.act(decision.action).await;
             }
             self.pause(pace).await;
             if self.postgres.is_none() {
                 // Somebody may have put right what we wait for.
                 self.data = None;
             }
+        }
+    }
+
+    /// Never waits for a postgres that has ended: the next look says what became of it.
+    async fn act(&mut self, action: Action) {
+        let acted = if action.needs_postgres() {
+            cut_off(self.end_of_postgres(), act::act(self, action)).await.unwrap_or(Ok(()))
+        } else {
+            act::act(self, action).await
+        };
+        if let Err(error) = acted {
+            tracing::warn!("{error}");
+            self.data = None;
+            self.rest.failed(error.to_string(), Instant::now());
         }
     }
 
