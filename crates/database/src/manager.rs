@@ -20,7 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
 use crate::act::{self, EpochCommit, Wanted};
-use crate::failover::lease::{LEASE_DEFAULT, Timings};
+use crate::failover::lease::Timings;
 use crate::failover::{Action, Data, Decision, Names, Orders, Postgres as Process, Seen, Standing, decide};
 use crate::find::{self, NotFound, Postgres};
 use crate::folder::Folder;
@@ -198,7 +198,7 @@ impl Place {
             listen: address(&start.me)?,
             servers: servers.collect::<Result<_, Error>>()?,
             mode: mode(database),
-            timings: Timings::new(LEASE_DEFAULT),
+            timings: Timings::new(database.lease().length),
             database: database.name.clone(),
             settings: database.settings.clone(),
         })
@@ -219,7 +219,11 @@ impl Place {
 const MAX_LAG_BYTES: u64 = 16 << 20;
 
 fn mode(database: &plan::Database) -> Mode {
-    if database.synchronous { Mode::Synchronous } else { Mode::Asynchronous { max_lag_bytes: MAX_LAG_BYTES } }
+    match (database.synchronous, database.strict) {
+        (true, true) => Mode::Strict,
+        (true, false) => Mode::Synchronous,
+        (false, _) => Mode::Asynchronous { max_lag_bytes: MAX_LAG_BYTES },
+    }
 }
 
 impl Manager {
@@ -378,7 +382,9 @@ impl Manager {
             _ => BUSY,
         };
         let silence = self.view.silence().unwrap_or_default();
-        let left = self.place.timings.patience().saturating_sub(silence);
+        let timings = &self.place.timings;
+        let patience = self.view.group().map_or(timings.patience(), |group| timings.patience_for(group));
+        let left = patience.saturating_sub(silence);
         if left.is_zero() { time.min(BUSY) } else { time.min(left) }
     }
 
