@@ -35,9 +35,14 @@ missing_for_test() {
     has curl || echo curl ca-certificates
     has python3 || echo python3
     has git || echo git
+    # The bed of several machines: network namespaces joined by a bridge, parted by nftables.
+    has_in_sbin ip || echo iproute2
+    has_in_sbin nft || echo nftables
+    has nsenter && has setpriv && has unshare || echo util-linux
 }
 
 has() { command -v "$1" >/dev/null 2>&1; }
+has_in_sbin() { has "$1" || [ -x "/usr/sbin/$1" ] || [ -x "/sbin/$1" ]; }
 
 # A PostgreSQL server on PATH or in the folders of the distribution (Debian keeps it off PATH).
 has_postgres() {

@@ -9,6 +9,7 @@
 //! assert_eq!(site.get("/").status, 200);
 //! ```
 
+mod bed;
 mod http;
 mod load;
 mod processes;
@@ -16,6 +17,7 @@ mod site;
 
 use std::time::{Duration, Instant};
 
+pub use bed::{Bed, Machine};
 pub use http::{Client, Response, get, post};
 pub use load::{Load, Outcome, Report};
 pub use processes::Processes;

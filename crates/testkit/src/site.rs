@@ -181,17 +181,26 @@ impl Site {
 
     /// The last lines of all logs, for a test that fails.
     pub fn logs(&self) -> String {
-        let mut text = String::new();
-        for machine in std::fs::read_dir(self.state().join("machines")).into_iter().flatten().flatten() {
-            for log in std::fs::read_dir(machine.path().join("logs")).into_iter().flatten().flatten() {
-                let content = std::fs::read_to_string(log.path()).unwrap_or_default();
-                let lines: Vec<&str> = content.lines().collect();
-                let last = &lines[lines.len().saturating_sub(30)..];
-                text.push_str(&format!("--- {}\n{}\n", log.path().display(), last.join("\n")));
-            }
-        }
-        text
+        logs(&self.state())
     }
+}
+
+/// The last lines of all logs in a state folder.
+pub(crate) fn logs(state: &Path) -> String {
+    let mut text = String::new();
+    for machine in std::fs::read_dir(state.join("machines")).into_iter().flatten().flatten() {
+        for log in std::fs::read_dir(machine.path().join("logs")).into_iter().flatten().flatten() {
+            text.push_str(&last_lines(&log.path()));
+        }
+    }
+    text
+}
+
+pub(crate) fn last_lines(log: &Path) -> String {
+    let content = std::fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = content.lines().collect();
+    let last = &lines[lines.len().saturating_sub(30)..];
+    format!("--- {}\n{}\n", log.display(), last.join("\n"))
 }
 
 impl Drop for Site {
