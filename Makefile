@@ -25,6 +25,7 @@ drill:
 	cargo build --workspace --bins --locked
 	DOLMEN_DRILL_GIB=10 cargo nextest run --locked -p relay --test leaks --success-output final
 	DOLMEN_DRILL_ROUNDS=5 cargo nextest run --locked -p dolmen --test faults --test reload --success-output final
+	DOLMEN_DRILL_ROUNDS=1 cargo nextest run --locked -p dolmen --test machines --success-output final
 	fuzz/run.sh
 
 bench:

@@ -45,6 +45,8 @@ pub(crate) struct Core {
     pub(crate) server: String,
     pub(crate) node: Node,
     pub(crate) voters: Vec<String>,
+    /// Those that must be there before the cluster begins.
+    pub(crate) founders: Vec<String>,
     pub(crate) raft: Raft,
     pub(crate) machine: Machine,
     pub(crate) peers: Arc<Peers>,
@@ -75,6 +77,8 @@ impl Core {
         let store = Store::open(&folder.join("log"))?;
         let machine = Machine::open(&folder.join("snapshot.json"))?;
         let sync = store.measure().await?;
+        let alone = folder.join(crate::BEGINS_ALONE).exists();
+        let founders = if alone { vec![server.to_owned()] } else { voters.to_vec() };
         let config = Arc::new(config(timing).validate().map_err(|error| Error::Raft(error.to_string()))?);
         let network = Network { peers: Arc::clone(&peers) };
         let raft = Raft::new(node, config, network, store, machine.clone()).await;
@@ -82,6 +86,7 @@ impl Core {
             server: server.to_owned(),
             node,
             voters: voters.to_vec(),
+            founders,
             raft: raft.map_err(|error| Error::Raft(error.to_string()))?,
             machine,
             peers,

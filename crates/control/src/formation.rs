@@ -3,7 +3,9 @@
 //! Nobody begins alone. A voter that comes back with a wiped disk finds others that are members already, and is
 //! taken in as one that learns; if it cannot reach them it waits. So there are never two clusters of one site.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+use link::control::wire::MemberReport;
 
 use crate::types::{Member, Node};
 
@@ -50,9 +52,39 @@ pub(crate) fn form(me: (&str, Node), voters: &[String], met: &BTreeMap<String, M
     Formation::Begin(voters.iter().filter_map(member).collect())
 }
 
+/// Those that learn and are to vote from now on: voters of the plan that have no vote, as many as leave an odd number.
+/// A site that one machine began goes from one voter to three at once: two could not lose either.
+pub(crate) fn to_vote(voters: &[String], members: &[MemberReport]) -> BTreeSet<Node> {
+    let of = |voter: &str, votes| members.iter().find(|m| m.server == voter && m.votes == votes);
+    let learners = voters.iter().filter(|voter| of(voter, true).is_none());
+    let mut next: Vec<Node> = learners.filter_map(|voter| of(voter, false)).map(|m| m.node).collect();
+    let vote = members.iter().filter(|member| member.votes).count();
+    if (vote + next.len()).is_multiple_of(2) {
+        next.pop();
+    }
+    next.into_iter().collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn member(number: u64, votes: bool) -> MemberReport {
+        MemberReport { server: format!("control-{number}"), node: number * 10, votes, log: None }
+    }
+
+    #[test]
+    fn one_voter_becomes_three_at_once() {
+        let next = |members: &[MemberReport]| to_vote(&voters(), members).into_iter().collect::<Vec<_>>();
+        assert!(next(&[member(1, true)]).is_empty());
+        assert!(next(&[member(1, true), member(2, false)]).is_empty());
+        assert_eq!(next(&[member(1, true), member(2, false), member(3, false)]), [20, 30]);
+        assert_eq!(next(&[member(1, true), member(2, true), member(3, false)]), [30]);
+        let replaced = [member(1, true), member(2, false), member(3, true), member(4, true)];
+        assert!(next(&replaced).is_empty(), "another one votes in its place");
+        let wiped = [member(1, true), member(2, true), member(2, false), member(3, true)];
+        assert!(next(&wiped).is_empty(), "it lost its disk, and its vote is still counted");
+    }
 
     fn voters() -> Vec<String> {
         (1..=3).map(|number| format!("control-{number}")).collect()

@@ -9,7 +9,7 @@ use openraft::ChangeMembers;
 use tokio::time::sleep;
 
 use crate::core::Core;
-use crate::formation::{Formation, Met, form};
+use crate::formation::{Formation, Met, form, to_vote};
 use crate::types::{Member, Node};
 
 /// How often a member looks, and one that is none yet.
@@ -58,7 +58,7 @@ async fn begin(core: &Core) -> String {
             met.insert(other, Met { node, member });
         }
     }
-    match form((&core.server, core.node), &core.voters, &met) {
+    match form((&core.server, core.node), &core.founders, &met) {
         Formation::Wait { because } => because,
         Formation::Begin(members) => match core.raft.initialize(members).await {
             Ok(()) => "begins a new cluster".into(),
@@ -87,12 +87,12 @@ async fn take_in(core: &Core) -> Result<(), String> {
         core.change(ChangeMembers::AddNodes([(node, member)].into())).await?;
         tracing::info!("{server} is taken in as node {node}");
     }
-    for voter in &core.voters {
-        let of = |votes| members.iter().find(|member| member.server == *voter && member.votes == votes);
-        if let (None, Some(learner)) = (of(true), of(false)) {
-            core.change(ChangeMembers::AddVoterIds([learner.node].into())).await?;
-            tracing::info!("{voter} votes from now on");
-        }
+    let next = to_vote(&core.voters, &members);
+    if !next.is_empty() {
+        let names: Vec<&str> =
+            members.iter().filter(|m| next.contains(&m.node)).map(|m| m.server.as_str()).collect();
+        core.change(ChangeMembers::AddVoterIds(next.clone())).await?;
+        tracing::info!("from now on also {} vote", names.join(" and "));
     }
     Ok(())
 }

@@ -32,18 +32,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use link::Start;
-use link::api::{Door, Identity};
+use link::api::{Door, Guests, Identity};
 use link::control::wire::LISTEN;
 use link::report::State;
 use openraft::async_runtime::watch::WatchReceiver;
-use plan::{Database, Lease};
 
 use crate::core::Core;
 use crate::peers::Peers;
-use crate::timing::Timing;
+use crate::timing::{LEASE, Timing};
 
-/// For a site without a database, whose control holds no lease.
-const LEASE_DEFAULT: Duration = Duration::from_millis(plan::LEASE_DEFAULT_MS);
+/// A file of this name in a control server's own folder: this server began the site, and begins the cluster without
+/// waiting for others. It is lost with the log, so that a server with an empty disk never begins a second one.
+pub const BEGINS_ALONE: &str = "begins-alone";
 
 /// How long handing over leadership may take before this server ends.
 const HAND_OVER: Duration = Duration::from_secs(1);
@@ -80,15 +80,14 @@ pub fn run(start: Start) -> Result<(), Error> {
 }
 
 async fn serve(mut start: Start) -> Result<(), Error> {
-    let identity = Identity::given(&start.secrets)?;
+    let guests = Guests::default();
+    let identity = Identity::given(&start.secrets)?.welcoming(guests.clone())?;
     let listener = start.sockets.tcp(LISTEN).pop().ok_or(Error::NoSocket)?;
     let peers = Arc::new(Peers::new(identity.clone(), &start.plan));
     let voters = start.plan.control.as_ref().map(|control| control.voters.clone()).unwrap_or_default();
-    let lease = start.plan.database.as_ref().map_or(Lease::of(LEASE_DEFAULT), Database::lease);
-    let timing = Timing::for_lease(lease);
+    let timing = Timing::for_lease(LEASE);
     let core = Arc::new(Core::open(&start.folder, &start.me.name, &voters, peers, timing).await?);
-    let danger = timing.check(lease, core.sync).err();
-    if let Some(because) = &danger {
+    if let Err(because) = timing.check(LEASE, core.sync) {
         tracing::warn!("{because}");
     }
     let line = start.line.clone();
@@ -102,11 +101,10 @@ async fn serve(mut start: Start) -> Result<(), Error> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let door = Door { listener, identity, site: start.plan.site.clone() };
     let serving = tokio::spawn(serve::serve(door, Arc::clone(&core)));
+    let heeding = tokio::spawn(serve::heed_revoked(Arc::clone(&core), guests));
     let say = |state, because: String| {
         let state = if state == State::Starting { State::Unhealthy } else { state };
-        // It goes on all the same: whoever reads the status must see what could happen.
-        let danger = danger.as_ref().map(|danger| format!("; {danger}")).unwrap_or_default();
-        line.report(state, because + &danger);
+        line.report(state, because);
         line.count(counters(&core));
     };
     tokio::select! {
@@ -116,6 +114,7 @@ async fn serve(mut start: Start) -> Result<(), Error> {
     line.report(State::Draining, "hands its leadership over");
     hand_over(&core).await;
     serving.abort();
+    heeding.abort();
     core.raft.shutdown().await.map_err(|error| Error::Raft(error.to_string()))
 }
 

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use link::api::{Answer, ApiError, Ask, Caller, Conversation, Door};
-use link::control::ABSENT;
+use link::api::{Answer, ApiError, Ask, Caller, Conversation, Door, Fingerprint, Guests};
 use link::control::wire::{ControlAnswer, ControlAsk, HEARTBEAT};
+use link::control::{ABSENT, REVOKED};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -72,6 +72,23 @@ async fn talk(
             Err(because) => Answer::Refused { because },
         };
         conversation.say(&answer).await?;
+    }
+}
+
+/// Keeps the door's list of revoked keys as the record has it, for as long as it is polled.
+pub(crate) async fn heed_revoked(core: Arc<Core>, guests: Guests) {
+    let mut changes = core.machine.changes();
+    loop {
+        changes.mark_unchanged();
+        if let Some(record) = core.machine.get(REVOKED) {
+            match serde_json::from_value::<Vec<Fingerprint>>(record.value) {
+                Ok(keys) => guests.revoke(keys),
+                Err(error) => tracing::error!("the list of revoked keys cannot be read: {error}"),
+            }
+        }
+        if changes.changed().await.is_err() {
+            return;
+        }
     }
 }
 

@@ -20,12 +20,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use link::agent_end::{Down, Hello, Knock, Up};
-use link::api::{Answer, Door, Identity};
+use link::api::{Answer, Door, Guests, Identity};
 use link::report::{MachineReport, MachineState, SiteReport};
 use link::short_path;
-use plan::{Listen, Plan, Role, Server};
+use plan::{Listen, Place, Plan, Role, Server};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::machines::agreed::AgreedError;
+use crate::machines::desk::Desk;
+use crate::machines::follow::Follower;
 use crate::site::{MachineFolder, State};
 use peers::Peers;
 use record::{Process, Record};
@@ -72,6 +75,8 @@ pub enum AgentError {
     Door { address: std::net::SocketAddr, error: std::io::Error },
     #[error(transparent)]
     Authority(#[from] link::api::AuthorityError),
+    #[error(transparent)]
+    Agreed(#[from] AgreedError),
     #[error(transparent)]
     State(#[from] crate::site::StateError),
     #[error(transparent)]
@@ -137,11 +142,13 @@ impl Agent {
         let plan = Arc::new(in_force.plan.clone());
         let machine = plan.machine(name).cloned().ok_or_else(|| AgentError::NoSuchMachine(name.into()))?;
         let (sender, happenings) = mpsc::channel(QUEUE);
-        let identity = Identity::open(folder.path())?;
+        let guests = Guests::default();
+        let identity = Identity::open(folder.path())?.welcoming(guests.clone())?;
         let listener = tokio::net::TcpListener::bind(machine.agent)
             .await
             .map_err(|error| AgentError::Door { address: machine.agent, error })?;
         let door = Door { listener, identity: identity.clone(), site: plan.site.clone() };
+        let desk = agree(state, &plan, &machine, (&identity, guests), &sender)?;
         let link = folder.link();
         let listener = short_path::listen(&link)?;
         state.open_link(&link)?;
@@ -163,6 +170,8 @@ impl Agent {
             mine,
             peers: Arc::clone(&peers),
             orders: sender.clone(),
+            desk,
+            releases: state.releases(),
         };
         tokio::task::spawn_local(door::serve(door, sources));
         let killed = record.content().killed.clone();
@@ -390,6 +399,24 @@ impl Agent {
             self.told = site;
         }
     }
+}
+
+/// On real machines: begins to go by what they agree on, and opens the desk where others join.
+fn agree(
+    state: &State,
+    plan: &Arc<Plan>,
+    me: &plan::Machine,
+    (identity, guests): (&Identity, Guests),
+    agent: &mpsc::Sender<Happening>,
+) -> Result<Option<Desk>, AgentError> {
+    if plan.place != Place::Machines || plan.control.is_none() {
+        return Ok(None);
+    }
+    let follower = Follower::new(state, &me.name, plan, identity.clone())?;
+    tokio::task::spawn_local(Follower::heed_revoked(follower.client.clone(), guests.clone()));
+    let desk = Desk::open(state, me, follower.client.clone(), guests)?;
+    tokio::task::spawn_local(follower.run(agent.clone()));
+    Ok(Some(desk))
 }
 
 fn answer(reply: oneshot::Sender<Answer>, answer: Answer) {

@@ -4,6 +4,7 @@
 
 mod agent;
 mod failure;
+mod machines;
 mod out;
 mod site;
 mod up;

@@ -66,6 +66,11 @@ pub fn error(message: &str) {
     drawn(&format!("{} {message}", paint("31;1", "error:")));
 }
 
+/// What is for people beside the output of a command, on standard error.
+pub fn error_line(text: &str) {
+    drawn(text);
+}
+
 /// What looks as it should already, on standard error.
 pub fn drawn(text: &str) {
     if let Err(error) = writeln!(std::io::stderr().lock(), "{}", text.trim_end()) {

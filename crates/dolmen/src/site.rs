@@ -8,6 +8,7 @@
 //!   site.json                   format, whose state this is, block
 //!   plan.json                   what is in force: the plan, and the release of the application files
 //!   secrets.json                generated passwords; the owner's alone
+//!   tokens.json  applied.json   on real machines: tokens that were given; the site file that was applied here last
 //!   authority/  operator/       the internal authority, and the identity that commands show
 //!   releases/                   copies of the application files, when servers run under other accounts
 //!   machines/beta/              agent.json, link.sock, certificate, logs/, servers/web-1/
@@ -22,7 +23,7 @@ mod secret_store;
 pub use account::Account;
 pub use folder::MachineFolder;
 pub use home::{Home, OpenError};
-pub use release::{Release, beside_binary};
+pub use release::{Release, ReleaseStore, beside_binary};
 pub use secret_store::variables as secret_variables;
 
 use std::fs::{File, Permissions};
@@ -69,6 +70,18 @@ pub struct About {
     pub home: PathBuf,
     /// N of the addresses 127.0.N.1, …
     pub block: u8,
+    /// The machine that this computer is; None on `up`, where it is all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<String>,
+    /// Whether the site began on this machine.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub founder: bool,
+}
+
+/// `applied.json`.
+#[derive(Debug, Serialize, Deserialize)]
+struct Applied {
+    generation: u64,
 }
 
 /// `plan.json`: all that servers work by, in one file, so that whoever is killed at whatever moment finds a plan
@@ -160,6 +173,86 @@ impl State {
         self.root.join("operator")
     }
 
+    /// The identity for commands on this computer: the operator's, or on a machine that does not keep the
+    /// authority its own, which may look but gives no orders.
+    pub fn identity(&self) -> PathBuf {
+        match &self.about.machine {
+            Some(machine) if !self.operator().join("agent.crt").exists() => {
+                self.machine(machine).path().to_owned()
+            }
+            _ => self.operator(),
+        }
+    }
+
+    /// Where the authority's key is, on machines that keep it.
+    pub fn authority(&self) -> PathBuf {
+        self.root.join("authority")
+    }
+
+    pub fn make_authority(&self) -> io::Result<PathBuf> {
+        folder::private(&self.authority())
+    }
+
+    pub fn make_operator(&self) -> io::Result<PathBuf> {
+        folder::private(&self.operator())
+    }
+
+    pub fn releases(&self) -> ReleaseStore {
+        ReleaseStore::new(&self.root)
+    }
+
+    /// The state of the site of this name on this computer, if it is a machine of it.
+    pub fn of_system(site: &str) -> Result<Option<Self>, OpenError> {
+        home::of_system(site)
+    }
+
+    /// The state folder of a site that this computer joins.
+    pub fn for_joining(site: &str) -> Result<Self, OpenError> {
+        home::for_joining(site)
+    }
+
+    /// This computer is this machine, once it is written down.
+    pub fn become_machine(&mut self, machine: &str, founder: bool) {
+        self.about.machine = Some(machine.to_owned());
+        self.about.founder = founder;
+    }
+
+    /// The same state, with the application files of another folder.
+    pub fn with_home(&self, home: &Path) -> Self {
+        let about = About { home: home.to_owned(), ..self.about.clone() };
+        Self { root: self.root.clone(), about }
+    }
+
+    pub fn make_accounts(&self) -> Result<(), StateError> {
+        if account::is_root() { account::make_all() } else { Ok(()) }
+    }
+
+    /// The lock of whoever runs the site here.
+    pub fn lock(&self) -> Result<Lock, StateError> {
+        let path = self.root.join("lock");
+        Lock::take(&path)?.ok_or(StateError::Locked(path))
+    }
+
+    /// The generation of the site file that was last applied on this machine.
+    pub fn applied(&self) -> io::Result<Option<u64>> {
+        let applied: Option<Applied> = disk::read_json(&self.root.join("applied.json"))?;
+        Ok(applied.map(|applied| applied.generation))
+    }
+
+    pub fn note_applied(&self, generation: u64) -> Result<(), StateError> {
+        Ok(disk::replace_json(&self.root.join("applied.json"), &Applied { generation }, Access::Everyone)?)
+    }
+
+    /// All secrets of the site, where all of them are.
+    pub fn all_secrets(&self) -> io::Result<Secrets> {
+        secret_store::all(&self.root)
+    }
+
+    /// These are the secrets that this machine knows.
+    pub fn put_secrets(&self, secrets: &Secrets) -> io::Result<()> {
+        secret_store::put(&self.root, secrets)
+    }
+
     /// The account that servers of this role run under; none when we are not root, and all are ours.
     pub fn account(&self, role: Role) -> Option<Account> {
         account::of(role)
@@ -187,17 +280,36 @@ impl State {
             let programs = release::beside_binary()?;
             Release { number: None, files: self.about.home.clone(), programs }
         };
-        self.write_about()?;
+        if self.about.machine.is_none() {
+            self.write_about()?;
+        }
         let running = old.filter(|_| runs).map(|old| &old.plan);
         secret_store::make(&self.root, &self.about.home, plan, running)?;
-        let authority = link::api::Authority::open(&folder::private(&self.root.join("authority"))?)?;
-        authority.issue(link::api::OPERATOR, &folder::private(&self.operator())?)?;
-        for machine in &plan.machines {
-            let folder = self.machine(&machine.name);
-            folder.make()?;
-            authority.issue(&machine.name, folder.path())?;
-        }
+        self.identify(plan)?;
         Ok(release)
+    }
+
+    /// Makes identities: on `up` those of all machines. A real machine makes only its own, once, where the
+    /// authority is; all others make a key themselves, and join.
+    fn identify(&self, plan: &Plan) -> Result<(), StateError> {
+        let Some(me) = &self.about.machine else {
+            let authority = link::api::Authority::open(&self.make_authority()?)?;
+            authority.issue(link::api::OPERATOR, &self.make_operator()?)?;
+            for machine in &plan.machines {
+                let folder = self.machine(&machine.name);
+                folder.make()?;
+                authority.issue(&machine.name, folder.path())?;
+            }
+            return Ok(());
+        };
+        let folder = self.machine(me);
+        folder.make()?;
+        if self.about.founder && !self.operator().join("agent.crt").exists() {
+            let authority = link::api::Authority::open(&self.make_authority()?)?;
+            authority.issue(me, folder.path())?;
+            authority.issue_beside(link::api::OPERATOR, folder.path(), &self.make_operator()?)?;
+        }
+        Ok(())
     }
 
     pub fn write_about(&self) -> Result<(), StateError> {

@@ -8,6 +8,8 @@ mod database;
 mod doctor;
 mod drain;
 mod init;
+mod join;
+mod leave;
 mod kill;
 mod logs;
 mod plan;
@@ -20,6 +22,7 @@ mod start;
 mod status;
 mod stop;
 mod switchover;
+mod token;
 mod up;
 
 use std::future::Future;
@@ -81,9 +84,14 @@ enum Verb {
     Stop(stop::Stop),
     /// Check what this machine lacks, and print the command that mends it
     Doctor(doctor::Doctor),
-    /// Run one machine's part (started by `up`)
-    #[command(hide = true)]
+    /// Run this machine's part of a site on several machines; on the first of them, begin the site
     Agent(agent::Agent),
+    /// Print a token by which one more machine can join, once and soon
+    Token(token::Token),
+    /// Make this computer a machine of a site, by a token
+    Join(join::Join),
+    /// Revoke a machine that was lost, or that another computer is to replace
+    Leave(leave::Leave),
     /// Run one server (started by an agent)
     #[command(hide = true)]
     Server(server::Server),
@@ -110,7 +118,10 @@ impl Arguments {
             Verb::Control(verb) => verb.run(&home(&file)?),
             Verb::Stop(verb) => verb.run(&home(&file)?),
             Verb::Doctor(verb) => verb.run(&file),
-            Verb::Agent(verb) => verb.run(),
+            Verb::Agent(verb) => verb.run(&file),
+            Verb::Token(verb) => verb.run(&home(&file)?),
+            Verb::Join(verb) => verb.run(),
+            Verb::Leave(verb) => verb.run(&home(&file)?),
             Verb::Server(verb) => verb.run(),
         }
     }
@@ -134,8 +145,24 @@ impl Site {
     fn open(home: &Home) -> Result<Self, Failure> {
         let state = home.state()?;
         let plan = state.plan()?;
-        let identity = Identity::open(&state.operator())?;
+        let identity = Identity::open(&state.identity())?;
         Ok(Self { state, plan, identity })
+    }
+
+    /// The machine that this computer is, on real machines.
+    fn here(&self) -> Option<&Machine> {
+        self.plan.machine(self.state.about().machine.as_deref()?)
+    }
+
+    /// Whether this computer has the operator's identity.
+    fn is_operator(&self) -> bool {
+        self.state.identity() == self.state.operator()
+    }
+
+    /// All machines, this one first: it answers also when the others cannot be reached.
+    fn nearest_first(&self) -> impl Iterator<Item = &Machine> {
+        let here = self.here();
+        here.into_iter().chain(self.plan.machines.iter().filter(move |machine| Some(*machine) != here))
     }
 
     /// Talks to the agent of this machine.
@@ -155,8 +182,9 @@ impl Site {
 
     fn is_not_up(&self) -> Failure {
         Failure::failed(format!(
-            "{} is not up: no agent of it answers\nhint: `dolmen up` starts it",
-            self.plan.site
+            "{} is not up: no agent of it answers\nhint: {} starts it",
+            self.plan.site,
+            if self.here().is_some() { "on each machine `dolmen agent`" } else { "`dolmen up`" }
         ))
     }
 

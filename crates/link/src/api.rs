@@ -3,15 +3,25 @@
 //! Frames (see [`crate::frame`]) over TLS 1.3 in which both sides show a certificate of the site's own
 //! authority; there is no unencrypted or anonymous form of it, on `up` neither. A connection begins with a
 //! [`Greeting`] from each side, then carries one [`Ask`] and its [`Answer`]s; to a control server, one after another.
-//! Deploys and joining become further asks, not further protocols.
+//! Joining is one of the asks, and not a protocol of its own: see [`Token`].
 
 mod authority;
 mod door;
+mod fingerprint;
+mod guests;
+mod joining;
+mod sealed;
+mod token;
 
 use serde::{Deserialize, Serialize};
 
-pub use authority::{Authority, AuthorityError, Identity, OPERATOR};
-pub use door::{ApiError, Caller, Conversation, Door, call};
+pub use authority::{Authority, AuthorityError, Identity, OPERATOR, put, request, requested_key};
+pub use door::{ApiError, Caller, Conversation, Door, call, call_as_guest};
+pub use fingerprint::Fingerprint;
+pub use guests::Guests;
+pub use joining::{Entry, EntryKind, Join, Joined};
+pub use sealed::{SealError, Sealed, SealingKey};
+pub use token::{Token, TokenError};
 
 use crate::control::wire::{ControlAnswer, ControlAsk};
 use crate::report::{MachineReport, SiteReport};
@@ -48,15 +58,34 @@ pub enum Ask {
     Reload { generation: u64 },
     /// Operator only: ends the agent itself, after its servers.
     End,
+    /// Operator only: a token by which this machine of the plan may join, within so many minutes.
+    Token { machine: String, minutes: u32 },
+    /// Guests only, who have a token and no certificate yet.
+    Join(Box<Join>),
+    /// The application files of this digest: [`Answer::Entry`] and [`Answer::Part`] in turn, then [`Answer::Done`].
+    Release { digest: String },
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Answer {
-    Site { generation: u64, report: SiteReport },
+    Site {
+        generation: u64,
+        report: SiteReport,
+    },
     Machine(MachineReport),
-    Log { server: String, line: String },
+    Log {
+        server: String,
+        line: String,
+    },
     Control(ControlAnswer),
+    Token(String),
+    Joined(Box<Joined>),
+    Entry(Entry),
+    /// The next bytes of the file that was announced last, as base64.
+    Part(String),
     Done,
-    Refused { because: String },
+    Refused {
+        because: String,
+    },
 }

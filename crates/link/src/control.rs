@@ -25,6 +25,9 @@ pub use client::Client;
 pub use memory::{Fault, Memory};
 pub use records::{Change, KEY_LIMIT, Outcome, RECORDS_LIMIT, Records, TOTAL_LIMIT, VALUE_LIMIT};
 
+/// The one record whose meaning control knows: the fingerprints of keys that are nobody's any more, as a list.
+pub const REVOKED: &str = "site/revoked";
+
 /// The version that stands for "there is no such record yet".
 pub const ABSENT: u64 = 0;
 

@@ -14,7 +14,7 @@ pub(crate) fn mean(typed: &Typed, ground: &Ground<'_>, notes: &Notes) -> Plan {
     let force = Force::of(typed);
     note_contradictions(typed, force, notes);
     let machines = machines::mean(typed.machines.as_deref(), ground);
-    let placement = place(typed, force, &machines, notes);
+    let placement = place(typed, force, (&machines, ground.place), notes);
     let given = servers::Given { typed, place: ground.place, machines: &machines };
     let servers = servers(&placement, &given, notes);
     let domain = typed.domain.as_ref().map(|domain| domain.value.clone());

@@ -5,7 +5,7 @@
 //! machines for databases the first two are taken, a primary and a replica. DNS and balancer follow each
 //! other, and so do web and app, when only one of them says `on`. A part that stands alone runs everywhere.
 
-use crate::meant::{Machine, Role};
+use crate::meant::{Machine, Place, Role};
 use crate::mistake::{Mistake, Notes};
 use crate::typed::{On, Typed, did_you_mean};
 
@@ -80,7 +80,12 @@ impl Placement {
 }
 
 /// Places every part that is in force, and notes each `on` that names no machine of the site.
-pub(crate) fn place(typed: &Typed, force: Force, machines: &[Machine], notes: &Notes) -> Placement {
+pub(crate) fn place(
+    typed: &Typed,
+    force: Force,
+    (machines, place): (&[Machine], Place),
+    notes: &Notes,
+) -> Placement {
     let chosen = |on: &On| chosen(on, typed, machines, notes);
     let dns = typed.dns.as_ref().and_then(|section| chosen(&section.on));
     let balancer = typed.balancer.as_ref().and_then(|section| chosen(&section.on));
@@ -99,13 +104,15 @@ pub(crate) fn place(typed: &Typed, force: Force, machines: &[Machine], notes: &N
     let has_url = typed.database.as_ref().is_some_and(|section| section.has_url);
     let databases = database.unwrap_or_else(|| back.iter().take(DATABASES).cloned().collect());
     let own_database = force.database && !has_url;
+    // Real machines agree on the plan itself.
+    let agrees = own_database || (place == Place::Machines && machines.len() > 1);
     Placement {
         dns: when(force.dns, first_of(&dns, &balancer, &front)),
         balancer: when(force.balancer, first_of(&balancer, &dns, &front)),
         web: when(force.web, first_of(&web, &app, &back)),
         gate: when(force.database, if force.app { apps.clone() } else { names(machines) }),
         app: apps,
-        control: when(own_database, names(machines)),
+        control: when(agrees, names(machines)),
         database: when(own_database, databases),
         may_vote: control.unwrap_or_else(|| names(machines)),
     }

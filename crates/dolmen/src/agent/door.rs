@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use link::api::{Answer, ApiError, Ask, Caller, Conversation, Door};
+use link::api::{Answer, ApiError, Ask, Caller, Conversation, Door, Fingerprint, Join};
 use link::report::{MachineReport, SiteReport};
 use plan::Plan;
 use tokio::net::TcpStream;
@@ -18,6 +18,9 @@ use tokio::time::{sleep, timeout};
 use super::logs::Logs;
 use super::peers::Peers;
 use super::{Happening, Order};
+use crate::machines::desk::Desk;
+use crate::machines::transfer;
+use crate::site::ReleaseStore;
 
 /// Connections at one time; more wait to be accepted.
 const CONNECTIONS: usize = 64;
@@ -39,6 +42,9 @@ pub struct Sources {
     pub mine: watch::Receiver<MachineReport>,
     pub peers: Arc<Peers>,
     pub orders: mpsc::Sender<Happening>,
+    /// On real machines: who takes others in.
+    pub desk: Option<Desk>,
+    pub releases: ReleaseStore,
 }
 
 /// The whole site: this machine as it is, the others as they last said.
@@ -81,12 +87,23 @@ async fn talk(
 ) -> Result<(), ApiError> {
     let (mut conversation, caller) = door.welcome(stream, peer).await?;
     let ask = timeout(HEARTBEAT, conversation.asked()).await.map_err(|_| ApiError::Slow(peer))??;
+    if let Caller::Guest(key) = caller {
+        let answer = match ask {
+            Ask::Join(join) => sources.join(key, &join).await,
+            _ => Answer::Refused { because: "a token is for joining, and for nothing else".into() },
+        };
+        return Ok(conversation.say(&answer).await?);
+    }
     let answer = match ask {
         Ask::Status => sources.status(),
         Ask::Watch => return sources.watch(&mut conversation).await,
         Ask::Logs { server, lines, follow } => {
             return sources.logs(&mut conversation, server, lines, follow).await;
         }
+        Ask::Release { digest } => {
+            return transfer::send(&mut conversation, &sources.releases, &digest).await;
+        }
+        Ask::Join(_) => Answer::Refused { because: "this machine belongs to the site already".into() },
         Ask::Control(_) => Answer::Refused { because: "this is an agent, not a control server".into() },
         order if caller != Caller::Operator => {
             Answer::Refused { because: format!("only the operator may ask for {order:?}") }
@@ -96,11 +113,27 @@ async fn talk(
         Ask::Stop { servers, within_ms } => sources.order(Order::Stop { servers, within_ms }).await,
         Ask::Reload { generation } => sources.order(Order::Reload { generation }).await,
         Ask::End => sources.order(Order::End).await,
+        Ask::Token { machine, minutes } => sources.token(&machine, minutes),
     };
     Ok(conversation.say(&answer).await?)
 }
 
 impl Sources {
+    fn token(&self, machine: &str, minutes: u32) -> Answer {
+        match &self.desk {
+            Some(desk) => desk.token(&self.plan.borrow(), machine, minutes),
+            None => Answer::Refused { because: "on `up` no machine joins".into() },
+        }
+    }
+
+    async fn join(&self, key: Fingerprint, join: &Join) -> Answer {
+        let plan = self.plan.borrow().clone();
+        match &self.desk {
+            Some(desk) => desk.join(&plan, key, join).await,
+            None => Answer::Refused { because: "on `up` no machine joins".into() },
+        }
+    }
+
     fn status(&self) -> Answer {
         let plan = self.plan.borrow().clone();
         let report = site(&plan, &self.mine.borrow(), &self.peers);

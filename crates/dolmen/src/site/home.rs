@@ -62,7 +62,8 @@ impl Home {
     /// The state of a site that was started before.
     pub fn state(&self) -> Result<State, OpenError> {
         let Some(root) = self.existing_root()? else {
-            return Err(OpenError::NeverStarted(self.file.clone()));
+            // A machine that joined has no site file.
+            return only_of_system()?.ok_or_else(|| OpenError::NeverStarted(self.file.clone()));
         };
         match read_about(&root)? {
             // A folder that was moved away from under its site still leads to it, to stop it for example.
@@ -91,7 +92,14 @@ impl Home {
             return Err(OpenError::OtherSite { root, ours, theirs });
         }
         let block = block.or(kept.map(|about| about.block)).unwrap_or(FIRST_BLOCK);
-        let about = About { format: FORMAT, site: site.to_owned(), home: self.folder.clone(), block };
+        let about = About {
+            format: FORMAT,
+            site: site.to_owned(),
+            home: self.folder.clone(),
+            block,
+            machine: None,
+            founder: false,
+        };
         Ok((State { root, about }, lock))
     }
 
@@ -154,6 +162,48 @@ impl Home {
         let error = io::Error::other(format!("{NAMESAKES} sites are named {site} on this computer"));
         Err(OpenError::File { path: SYSTEM.into(), error })
     }
+}
+
+/// The state of the site of this name, if this computer is a machine of it.
+pub fn of_system(site: &str) -> Result<Option<State>, OpenError> {
+    let root = Path::new(SYSTEM).join(site);
+    let about = read_about(&root)?.filter(|about| about.machine.is_some());
+    Ok(about.map(|about| State { root, about }))
+}
+
+/// The state of the one site that this computer is a machine of; None when there are several.
+fn only_of_system() -> Result<Option<State>, OpenError> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(SYSTEM).into_iter().flatten().flatten() {
+        if let Some(site) = entry.file_name().to_str() {
+            found.extend(of_system(site)?);
+        }
+    }
+    Ok(if found.len() == 1 { found.pop() } else { None })
+}
+
+/// The folder for the state of a site that this computer joins, made if need be. What is written there says that
+/// it has joined only when it has.
+pub fn for_joining(site: &str) -> Result<State, OpenError> {
+    let root = Path::new(SYSTEM).join(site);
+    let at = |error| OpenError::File { path: root.clone(), error };
+    std::fs::create_dir_all(&root).map_err(at)?;
+    let about = match read_about(&root)? {
+        Some(about) if about.machine.is_some() => about,
+        Some(about) => {
+            let theirs = format!("{} on `up`", about.site);
+            return Err(OpenError::OtherSite { root, ours: site.to_owned(), theirs });
+        }
+        None => About {
+            format: FORMAT,
+            site: site.to_owned(),
+            home: root.clone(),
+            block: FIRST_BLOCK,
+            machine: None,
+            founder: false,
+        },
+    };
+    Ok(State { root, about })
 }
 
 /// `site.json`, if it is there and of our format.

@@ -5,11 +5,11 @@
 //! binary. A copy is made under another name and renamed when it is whole; the same files make no new one.
 
 use std::fs::{self, File, Permissions};
-use std::hash::{DefaultHasher, Hasher};
 use std::io::{self, Read};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
+use aws_lc_rs::digest::{Context, SHA256};
 use plan::Plan;
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +37,74 @@ pub fn beside_binary() -> io::Result<PathBuf> {
     binary.parent().map(Path::to_owned).ok_or_else(|| io::Error::other("the binary has no folder"))
 }
 
+/// The releases of a site on this machine.
+#[derive(Clone, Debug)]
+pub struct ReleaseStore(PathBuf);
+
+impl ReleaseStore {
+    pub fn new(root: &Path) -> Self {
+        Self(root.to_owned())
+    }
+
+    /// The release of the files of this digest.
+    pub fn find(&self, digest: &str) -> Option<Release> {
+        let is_it = |number: &u32| {
+            fs::read_to_string(digest_file(&self.0, *number)).is_ok_and(|kept| kept == digest)
+                && at(&self.0, *number).files.is_dir()
+        };
+        self.numbers().into_iter().find(is_it).map(|number| at(&self.0, number))
+    }
+
+    pub fn digest_of(&self, release: &Release) -> io::Result<String> {
+        match release.number {
+            Some(number) => fs::read_to_string(digest_file(&self.0, number)),
+            None => Err(io::Error::other("the files are used where they are, and are no release")),
+        }
+    }
+
+    /// What is in a release, folders before what is in them.
+    pub fn walk(&self, folder: &Path) -> io::Result<Vec<PathBuf>> {
+        walk(folder)
+    }
+
+    /// The account that may read application files.
+    pub fn application(&self) -> Option<u32> {
+        account::application().map(|account| account.gid)
+    }
+
+    /// Empty folders for a release that comes from another machine. An earlier one that was not finished is gone.
+    pub fn begin(&self) -> io::Result<Release> {
+        let files = self.0.join("releases").join("incoming");
+        let release = Release { number: None, programs: files.with_added_extension("bin"), files };
+        remove(&release)?;
+        fs::create_dir_all(&release.files)?;
+        fs::create_dir_all(&release.programs)?;
+        Ok(release)
+    }
+
+    /// All of it is there: from now on it is found by its digest.
+    pub fn finish(&self, incoming: Release, digest: &str) -> io::Result<Release> {
+        let number = self.numbers().last().copied().unwrap_or(0) + 1;
+        let release = at(&self.0, number);
+        remove(&release)?;
+        rustix::fs::syncfs(File::open(&incoming.files)?)?;
+        fs::rename(&incoming.programs, &release.programs)?;
+        fs::rename(&incoming.files, &release.files)?;
+        link::disk::replace(&digest_file(&self.0, number), digest.as_bytes(), link::disk::Access::Everyone)?;
+        forget(&self.0, number)?;
+        Ok(release)
+    }
+
+    /// The numbers of all releases that are whole, in order.
+    fn numbers(&self) -> Vec<u32> {
+        let entries = fs::read_dir(self.0.join("releases")).into_iter().flatten().flatten();
+        let number = |name: &str| name.strip_suffix(".digest")?.parse().ok();
+        let mut numbers: Vec<u32> = entries.filter_map(|entry| number(entry.file_name().to_str()?)).collect();
+        numbers.sort_unstable();
+        numbers
+    }
+}
+
 fn at(root: &Path, number: u32) -> Release {
     let files = root.join("releases").join(number.to_string());
     Release { number: Some(number), programs: files.with_added_extension("bin"), files }
@@ -57,10 +125,13 @@ pub fn make(root: &Path, home: &Path, plan: &Plan, old: Option<&Release>) -> Res
     let error_pages = plan.balancer.as_ref().and_then(|balancer| balancer.error_pages.as_deref());
     copy_whole(home, &[static_files, error_pages], program.as_deref(), &release).map_err(failed)?;
     link::disk::replace(&digest_file(root, number), digest.as_bytes(), link::disk::Access::Everyone)?;
-    for old in 1..(number + 1).saturating_sub(KEPT) {
-        remove(&at(root, old)).map_err(failed)?;
-    }
+    forget(root, number).map_err(failed)?;
     Ok(release)
+}
+
+/// Removes releases that are too old to be kept beside this one.
+fn forget(root: &Path, newest: u32) -> io::Result<()> {
+    (1..(newest + 1).saturating_sub(KEPT)).try_for_each(|old| remove(&at(root, old)))
 }
 
 fn digest_file(root: &Path, number: u32) -> PathBuf {
@@ -79,29 +150,34 @@ fn program(home: &Path, plan: &Plan) -> io::Result<Option<PathBuf>> {
     Ok(beside.is_file().then_some(beside))
 }
 
-/// Changes when any file's place, size, mode or content does.
+/// Changes when any file's place, size, mode or content does; the same on all machines.
 fn digest(home: &Path, program: Option<&Path>) -> io::Result<String> {
-    let mut hasher = DefaultHasher::new();
+    let mut context = Context::new(&SHA256);
     for path in walk(home)?.iter().map(PathBuf::as_path).chain(program) {
         let meta = fs::symlink_metadata(path)?;
-        hasher.write(path.as_os_str().as_encoded_bytes());
-        hasher.write_u32(meta.permissions().mode());
-        if meta.is_symlink() {
-            hasher.write(fs::read_link(path)?.as_os_str().as_encoded_bytes());
-        } else if meta.is_file() {
-            hash_content(path, &mut hasher)?;
+        // A program stands outside; its name says all of its place.
+        let place = path.strip_prefix(home).unwrap_or(Path::new(path.file_name().unwrap_or_default()));
+        let link = if meta.is_symlink() { fs::read_link(path)? } else { PathBuf::new() };
+        for text in [place.as_os_str().as_encoded_bytes(), link.as_os_str().as_encoded_bytes()] {
+            context.update(&(text.len() as u64).to_be_bytes());
+            context.update(text);
+        }
+        context.update(&meta.permissions().mode().to_be_bytes());
+        if meta.is_file() {
+            context.update(&meta.len().to_be_bytes());
+            hash_content(path, &mut context)?;
         }
     }
-    Ok(format!("{:016x}", hasher.finish()))
+    Ok(context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-fn hash_content(path: &Path, hasher: &mut DefaultHasher) -> io::Result<()> {
+fn hash_content(path: &Path, context: &mut Context) -> io::Result<()> {
     let mut file = File::open(path)?;
     let mut buffer = vec![0; 64 * 1024];
     loop {
         match file.read(&mut buffer)? {
             0 => return Ok(()),
-            count => hasher.write(&buffer[..count]),
+            count => context.update(&buffer[..count]),
         }
     }
 }

@@ -27,6 +27,20 @@ fn read(root: &Path) -> io::Result<BTreeMap<String, Secret>> {
     Ok(disk::read_json(&root.join(FILE))?.unwrap_or_default())
 }
 
+/// All of them.
+pub fn all(root: &Path) -> io::Result<Secrets> {
+    let mut secrets = Secrets::default();
+    for (name, secret) in read(root)? {
+        secrets.insert(name, secret);
+    }
+    Ok(secrets)
+}
+
+/// Replaces all of them.
+pub fn put(root: &Path, secrets: &Secrets) -> io::Result<()> {
+    disk::replace_json(&root.join(FILE), secrets, Access::Owner)
+}
+
 /// Makes what is missing and reads anew what the plan takes from elsewhere. A variable that is not set now may keep its
 /// value where `running` is the plan of a site that runs, and wants the same one.
 pub fn make(root: &Path, home: &Path, plan: &Plan, running: Option<&Plan>) -> Result<(), StateError> {

@@ -87,7 +87,7 @@ fn drawn(home: &Home, text: &str, mistakes: &plan::Mistakes) -> Failure {
 }
 
 /// What the computer must have.
-fn needs(plan: &Plan) -> Result<(), Failure> {
+pub fn needs(plan: &Plan) -> Result<(), Failure> {
     if plan.role(Role::Database).next().is_some() {
         database::find_postgres().map_err(Failure::failed)?;
     }

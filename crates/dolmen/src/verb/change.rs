@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{Site, status, wait};
 use crate::failure::Failure;
+use crate::machines::publish::Publisher;
 use crate::out;
 use crate::site::{Home, InForce, Lock};
 
@@ -53,10 +54,21 @@ impl Change {
         Ok(Self { site, old, _lock: lock })
     }
 
+    /// On real machines: where the change is agreed on.
+    pub fn publisher(&self) -> Option<Publisher> {
+        let Site { state, identity, .. } = &self.site;
+        self.site.here().filter(|_| self.old.plan.control.is_some())?;
+        let me = state.about().machine.as_deref()?;
+        Some(Publisher::new(state, identity, &self.old, me))
+    }
+
     /// Puts this in force, tells all machines, and waits until all of them are at it.
     pub fn carry_out(self, new: &InForce) -> Result<ExitCode, Failure> {
         if *new != self.old {
-            self.site.state.put_in_force(new)?;
+            match self.publisher() {
+                Some(publisher) => wait(publisher.publish(&self.old, new))?,
+                None => self.site.state.put_in_force(new)?,
+            }
         }
         let generation = new.plan.generation;
         let site = Arc::new(self.site);
@@ -113,9 +125,11 @@ async fn watch(
     reached: &mut Instant,
 ) -> Result<(), ApiError> {
     let slow = |_| ApiError::Slow(machine.agent);
-    let mut order = site.agent(machine).await?;
-    order.ask(&Ask::Reload { generation: seen.generation }).await?;
-    timeout(SILENCE, order.answer()).await.map_err(slow)??;
+    if site.here().is_none() {
+        let mut order = site.agent(machine).await?;
+        order.ask(&Ask::Reload { generation: seen.generation }).await?;
+        timeout(SILENCE, order.answer()).await.map_err(slow)??;
+    }
     let mut conversation = site.agent(machine).await?;
     conversation.ask(&Ask::Watch).await?;
     loop {

@@ -21,6 +21,11 @@ pub struct Kill {
 impl Kill {
     pub fn run(self, home: &Home) -> Result<ExitCode, Failure> {
         let site = Site::open(home)?;
+        if site.here().is_some() {
+            return Err(Failure::mistake(
+                "a drill is for `dolmen up`: on real machines nothing is ended for practice",
+            ));
+        }
         if site.plan.machine(&self.target).is_some() {
             // Not by its agent: a machine whose agent is stuck can be lost as well.
             disk::replace(&site.state.machine(&self.target).down_mark(), b"", Access::Everyone)?;

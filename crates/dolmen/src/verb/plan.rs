@@ -25,14 +25,15 @@ impl PlanVerb {
         let state = home.state().ok();
         let old = state.as_ref().and_then(|state| state.plan().ok());
         let block = state.map_or(1, |state| state.about().block);
-        let place = if self.machines { Place::Machines } else { Place::Up { block } };
+        let machines = self.machines || old.as_ref().is_some_and(|old| old.place == Place::Machines);
+        let place = if machines { Place::Machines } else { Place::Up { block } };
         let new = prepare::mean(home, &site, place, old.as_ref().map_or(1, |old| old.generation))?;
         if self.json {
             out::line(&serde_json::to_string_pretty(&new).map_err(Failure::failed)?);
             return Ok(ExitCode::SUCCESS);
         }
         out::line(plan::describe(&new).trim_end());
-        if !self.machines {
+        if old.as_ref().map_or(!machines, |old| old.place == place) {
             out::line("");
             for sentence in plan::difference(old.as_ref(), &new) {
                 out::line(&sentence);

@@ -11,15 +11,27 @@ use crate::site::Home;
 use crate::up::prepare;
 
 #[derive(Debug, clap::Args)]
-pub struct Reload {}
+pub struct Reload {
+    /// On several machines: replaces this generation, which came from another machine, by the site file here
+    #[arg(long, value_name = "GENERATION")]
+    over: Option<u64>,
+}
 
 impl Reload {
     pub fn run(self, home: &Home) -> Result<ExitCode, Failure> {
         super::usual_umask();
         let written = prepare::read(home)?;
         let change = Change::begin(home)?;
-        let (state, old) = (&change.site.state, &change.old);
-        let place = Place::Up { block: state.about().block };
+        let applied = match change.publisher() {
+            Some(publisher) => Some(super::wait(publisher.may_apply(self.over))?),
+            None => None,
+        };
+        let state = change.site.state.with_home(&home.folder);
+        let (state, old) = (&state, &change.old);
+        let place = match old.plan.place {
+            Place::Up { .. } => Place::Up { block: state.about().block },
+            Place::Machines => Place::Machines,
+        };
         let plan = prepare::following(prepare::mean(home, &written, place, 1)?, Some(&old.plan));
         let obstacles = plan::obstacles(&old.plan, &plan);
         if !obstacles.is_empty() {
@@ -38,6 +50,14 @@ impl Reload {
         if new == *old {
             out::line("nothing has changed");
         }
-        change.carry_out(&new)
+        let (state, generation) = (state.clone(), new.plan.generation);
+        let applied = applied.map(|applied| if new == *old { applied } else { generation });
+        let carried = change.carry_out(&new);
+        if let Some(applied) =
+            applied.filter(|_| state.plan().is_ok_and(|plan| plan.generation >= generation))
+        {
+            state.note_applied(applied)?;
+        }
+        carried
     }
 }

@@ -63,7 +63,7 @@ const ANSWER: Duration = Duration::from_secs(3);
 
 /// Asks one agent after another: any of them can answer for the whole site.
 pub(super) async fn ask(site: &Site) -> Result<(u64, SiteReport), Failure> {
-    for machine in &site.plan.machines {
+    for machine in site.nearest_first() {
         let answer = async {
             let mut conversation = site.agent(machine).await?;
             conversation.ask(&Ask::Status).await?;

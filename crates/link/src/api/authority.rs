@@ -1,20 +1,24 @@
 //! The site's own certificate authority, and the identities that it issues.
 //!
-//! It is made at the site's first start and never leaves the state folder of the machine that made it. A name
-//! in a certificate is a machine's, or [`OPERATOR`] for the commands of whoever may read that folder.
+//! It is made at the site's first start. Only machines that may issue certificates have its key, and they get it
+//! sealed. A name in a certificate is a machine's, or [`OPERATOR`] for the commands of whoever may read the state
+//! folder of such a machine.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose,
+    IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::server::WebPkiClientVerifier;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
+use super::fingerprint::Fingerprint;
+use super::guests::{Clients, Guests};
 use crate::disk::{self, Access};
 use crate::{Secret, Secrets};
 
@@ -28,6 +32,8 @@ const SUFFIX: &str = "dolmen.internal";
 const CERTIFICATE: &str = "agent.crt";
 const KEY: &str = "agent.key";
 const AUTHORITY: &str = "ca.crt";
+/// Never beside an identity.
+const AUTHORITY_KEY: &str = "ca.key";
 
 #[derive(Debug, thiserror::Error)]
 pub enum AuthorityError {
@@ -41,11 +47,13 @@ pub enum AuthorityError {
     Pem { file: String, error: rustls::pki_types::pem::Error },
     #[error("{0} cannot be a name in a certificate")]
     Name(String),
+    #[error("the other side shows no certificate")]
+    NoCertificate,
     #[error(transparent)]
     Io(#[from] std::io::Error),
 }
 
-/// The authority's key. Only the machine that made the site has one.
+/// The authority's key.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: String,
@@ -54,7 +62,7 @@ pub struct Authority {
 impl Authority {
     /// Reads the authority in this folder, or makes it at the first start.
     pub fn open(folder: &Path) -> Result<Self, AuthorityError> {
-        let (key_file, certificate_file) = (folder.join("ca.key"), folder.join("ca.crt"));
+        let (key_file, certificate_file) = (folder.join(AUTHORITY_KEY), folder.join(AUTHORITY));
         if !certificate_file.exists() {
             // The certificate is written last: while it is missing, the key was never used.
             let key = KeyPair::generate()?;
@@ -67,20 +75,96 @@ impl Authority {
         Ok(Self { issuer: Issuer::new(authority_params()?, key), certificate })
     }
 
+    /// Puts the authority of a site that another machine began into this folder.
+    pub fn adopt(folder: &Path, key: &Secret, certificate: &str) -> Result<Self, AuthorityError> {
+        // In the order of `open`: the certificate says that the key is there.
+        disk::replace(&folder.join(AUTHORITY_KEY), key.reveal().as_bytes(), Access::Owner)?;
+        disk::replace(&folder.join(AUTHORITY), certificate.as_bytes(), Access::Everyone)?;
+        Self::open(folder)
+    }
+
+    /// The key in this folder, to be sealed for another machine; None where there is no authority.
+    pub fn key(folder: &Path) -> std::io::Result<Option<Secret>> {
+        match std::fs::read_to_string(folder.join(AUTHORITY_KEY)) {
+            Ok(text) if folder.join(AUTHORITY).exists() => Ok(Some(Secret::new(text))),
+            Ok(_) => Ok(None),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The authority's own certificate, as PEM.
+    pub fn certificate(&self) -> &str {
+        &self.certificate
+    }
+
+    /// By what others know this authority.
+    pub fn fingerprint(&self) -> Result<Fingerprint, AuthorityError> {
+        let certificate = CertificateDer::from_pem_slice(self.certificate.as_bytes());
+        let pem = |error| AuthorityError::Pem { file: AUTHORITY.into(), error };
+        Ok(Fingerprint::of(&certificate.map_err(pem)?))
+    }
+
     /// Writes a new identity of this name into `folder`: `agent.crt`, `agent.key`, and the authority beside.
     pub fn issue(&self, name: &str, folder: &Path) -> Result<(), AuthorityError> {
         let key = KeyPair::generate()?;
-        let mut params = CertificateParams::new(vec![format!("{name}.{SUFFIX}")])?;
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        params.use_authority_key_identifier_extension = true;
-        let certificate = params.signed_by(&key, &self.issuer)?;
-        disk::replace(&folder.join(AUTHORITY), self.certificate.as_bytes(), Access::Everyone)?;
+        let certificate = named(name)?.signed_by(&key, &self.issuer)?;
         disk::replace(&folder.join(KEY), key.serialize_pem().as_bytes(), Access::Owner)?;
-        disk::replace(&folder.join(CERTIFICATE), certificate.pem().as_bytes(), Access::Everyone)?;
-        Ok(())
+        put(folder, &certificate.pem(), &self.certificate)
     }
+
+    /// Writes an identity of this name for the key of another one, which is beside its certificate: what is revoked for
+    /// one is revoked for both.
+    pub fn issue_beside(&self, name: &str, other: &Path, folder: &Path) -> Result<(), AuthorityError> {
+        let text = std::fs::read_to_string(other.join(KEY))?;
+        let certificate = named(name)?.signed_by(&KeyPair::from_pem(&text)?, &self.issuer)?;
+        disk::replace(&folder.join(KEY), text.as_bytes(), Access::Owner)?;
+        put(folder, &certificate.pem(), &self.certificate)
+    }
+
+    /// A certificate of this name for the key of a request, whatever else the request asks for. The key itself
+    /// stays where the request was made.
+    pub fn sign(&self, name: &str, request: &str) -> Result<String, AuthorityError> {
+        let request = CertificateSigningRequestParams::from_pem(request)?;
+        Ok(named(name)?.signed_by(&request.public_key, &self.issuer)?.pem())
+    }
+}
+
+/// Makes a key in `folder`, or takes the one that is there, and the request for a certificate of it.
+pub fn request(folder: &Path, name: &str) -> Result<String, AuthorityError> {
+    let file = folder.join(KEY);
+    if !file.exists() {
+        disk::replace(&file, KeyPair::generate()?.serialize_pem().as_bytes(), Access::Owner)?;
+    }
+    let key = KeyPair::from_pem(&std::fs::read_to_string(&file)?)?;
+    // What the certificate is for is the authority's to say.
+    let mut params = CertificateParams::new(Vec::new())?;
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    Ok(params.serialize_request(&key)?.pem()?)
+}
+
+/// The key that a request was made for.
+pub fn requested_key(request: &str) -> Result<Fingerprint, AuthorityError> {
+    use rcgen::PublicKeyData;
+    let request = CertificateSigningRequestParams::from_pem(request)?;
+    Ok(Fingerprint::of(&request.public_key.subject_public_key_info()))
+}
+
+/// Puts an issued certificate beside its key.
+pub fn put(folder: &Path, certificate: &str, authority: &str) -> Result<(), AuthorityError> {
+    disk::replace(&folder.join(AUTHORITY), authority.as_bytes(), Access::Everyone)?;
+    disk::replace(&folder.join(CERTIFICATE), certificate.as_bytes(), Access::Everyone)?;
+    Ok(())
+}
+
+fn named(name: &str) -> Result<CertificateParams, rcgen::Error> {
+    let mut params = CertificateParams::new(vec![format!("{name}.{SUFFIX}")])?;
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    params.use_authority_key_identifier_extension = true;
+    Ok(params)
 }
 
 /// The same every time, since the issuer is made anew from it at each start.
@@ -98,6 +182,9 @@ fn authority_params() -> Result<CertificateParams, rcgen::Error> {
 pub struct Identity {
     pub(super) server: Arc<ServerConfig>,
     pub(super) client: Arc<ClientConfig>,
+    clients: Arc<dyn ClientCertVerifier>,
+    /// Whose keys were revoked, where somebody keeps an eye on that.
+    pub(super) guests: Guests,
 }
 
 impl Identity {
@@ -136,7 +223,8 @@ impl Identity {
         key: PrivateKeyDer<'static>,
         authority: CertificateDer<'static>,
     ) -> Result<Self, AuthorityError> {
-        let chain = vec![certificate];
+        // With the authority's own certificate, which a machine with nothing but a token knows by its fingerprint.
+        let chain = vec![certificate, authority.clone()];
         let mut roots = RootCertStore::empty();
         roots.add(authority)?;
         let roots = Arc::new(roots);
@@ -146,13 +234,32 @@ impl Identity {
             WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider)).build()?;
         let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&versions)?
-            .with_client_cert_verifier(clients)
+            .with_client_cert_verifier(Arc::clone(&clients))
             .with_single_cert(chain.clone(), key.clone_key())?;
         let client = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&versions)?
             .with_root_certificates(roots)
             .with_client_auth_cert(chain, key)?;
-        Ok(Self { server: Arc::new(server), client: Arc::new(client) })
+        Ok(Self { server: Arc::new(server), client: Arc::new(client), clients, guests: Guests::default() })
+    }
+
+    /// Whether the site's authority vouches for this certificate.
+    pub(super) fn trusts(&self, certificate: &CertificateDer<'_>) -> bool {
+        self.clients.verify_client_cert(certificate, &[], UnixTime::now()).is_ok()
+    }
+
+    /// The same for a door that lets in, beside the site's own, whoever shows one of the guests' keys, and that has
+    /// nothing to do with whom shows a revoked one, at either end.
+    pub fn welcoming(&self, guests: Guests) -> Result<Self, AuthorityError> {
+        let clients = Arc::new(Clients { own: Arc::clone(&self.clients), guests: guests.clone() });
+        let mut server = ServerConfig::builder_with_provider(Arc::clone(self.server.crypto_provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_client_cert_verifier(clients)
+            .with_cert_resolver(Arc::clone(&self.server.cert_resolver));
+        // A resumed session would not be asked for its certificate again.
+        server.session_storage = Arc::new(NoServerSessionStorage {});
+        server.send_tls13_tickets = 0;
+        Ok(Self { server: Arc::new(server), guests, ..self.clone() })
     }
 }
 

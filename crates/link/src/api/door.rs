@@ -3,13 +3,16 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
 use rustls::server::ParsedCertificate;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use super::authority::{AuthorityError, Identity, OPERATOR, server_name};
-use super::{Answer, Ask, Greeting, VERSION};
+use super::fingerprint::Fingerprint;
+use super::guests::Guests;
+use super::{Answer, Ask, Greeting, Token, VERSION};
 use crate::frame::{self, FrameError};
 
 /// How long connecting, the handshake and the greeting may take together.
@@ -38,33 +41,51 @@ pub enum ApiError {
 pub enum Caller {
     Operator,
     Agent,
+    /// Has no certificate of the site, but this key, which a token gave.
+    Guest(Fingerprint),
 }
 
 /// An open connection of either side.
 #[derive(Debug)]
 pub struct Conversation {
     stream: TlsStream<TcpStream>,
+    /// The key at the other end, and where it is said when that is revoked.
+    with: Fingerprint,
+    guests: Guests,
 }
 
 impl Conversation {
     pub async fn ask(&mut self, ask: &Ask) -> Result<(), FrameError> {
+        self.still_trusted()?;
         frame::write(&mut self.stream, ask).await
     }
 
     /// The next answer; a refusal is an error.
     pub async fn answer(&mut self) -> Result<Answer, ApiError> {
-        match frame::read(&mut self.stream).await? {
+        let answer = frame::read(&mut self.stream).await?;
+        self.still_trusted()?;
+        match answer {
             Answer::Refused { because } => Err(ApiError::Refused(because)),
             answer => Ok(answer),
         }
     }
 
     pub async fn asked(&mut self) -> Result<Ask, FrameError> {
-        frame::read(&mut self.stream).await
+        let ask = frame::read(&mut self.stream).await?;
+        self.still_trusted()?;
+        Ok(ask)
     }
 
     pub async fn say(&mut self, answer: &Answer) -> Result<(), FrameError> {
+        self.still_trusted()?;
         frame::write(&mut self.stream, answer).await
+    }
+
+    fn still_trusted(&self) -> Result<(), FrameError> {
+        if self.guests.has_revoked(&self.with) {
+            return Err(FrameError::Unexpected("the key at the other end was revoked".into()));
+        }
+        Ok(())
     }
 
     async fn greet(&mut self, site: &str) -> Result<(), ApiError> {
@@ -80,6 +101,12 @@ impl Conversation {
     }
 }
 
+/// The key of the other side's certificate.
+fn key(certificates: Option<&[CertificateDer<'_>]>) -> Result<Fingerprint, AuthorityError> {
+    let certificate = certificates.and_then(|all| all.first()).ok_or(AuthorityError::NoCertificate)?;
+    Ok(Fingerprint::of(&ParsedCertificate::try_from(certificate)?.subject_public_key_info()))
+}
+
 /// Connects to the agent of the machine of this name, and only to it.
 pub async fn call(
     identity: &Identity,
@@ -93,8 +120,27 @@ pub async fn call(
         let stream = TcpStream::connect(address).await.map_err(tcp)?;
         stream.set_nodelay(true).map_err(tcp)?;
         let stream = TlsConnector::from(identity.client.clone()).connect(name, stream).await.map_err(tcp)?;
-        let mut conversation = Conversation { stream: stream.into() };
+        let with = key(stream.get_ref().1.peer_certificates())?;
+        let mut conversation = Conversation { stream: stream.into(), with, guests: identity.guests.clone() };
+        conversation.still_trusted()?;
         conversation.greet(site).await?;
+        Ok(conversation)
+    };
+    timeout(OPENING, open).await.unwrap_or(Err(ApiError::Slow(address)))
+}
+
+/// Connects to the agent that gave this token, and only to it, with the token's key.
+pub async fn call_as_guest(token: &Token) -> Result<Conversation, ApiError> {
+    let address = token.address;
+    let name = server_name(&token.issuer)?;
+    let config = token.client()?;
+    let open = async {
+        let tcp = |error| ApiError::Connect { address, error };
+        let stream = TcpStream::connect(address).await.map_err(tcp)?;
+        let stream = TlsConnector::from(config).connect(name, stream).await.map_err(tcp)?;
+        let with = key(stream.get_ref().1.peer_certificates())?;
+        let mut conversation = Conversation { stream: stream.into(), with, guests: Guests::default() };
+        conversation.greet(&token.site).await?;
         Ok(conversation)
     };
     timeout(OPENING, open).await.unwrap_or(Err(ApiError::Slow(address)))
@@ -123,21 +169,27 @@ impl Door {
             let tcp = |error| ApiError::Connect { address: peer, error };
             stream.set_nodelay(true).map_err(tcp)?;
             let stream = TlsAcceptor::from(self.identity.server.clone()).accept(stream).await.map_err(tcp)?;
-            let caller = caller(&stream)?;
-            let mut conversation = Conversation { stream: stream.into() };
+            let caller = self.caller(&stream)?;
+            let with = key(stream.get_ref().1.peer_certificates())?;
+            let guests = self.identity.guests.clone();
+            let mut conversation = Conversation { stream: stream.into(), with, guests };
             conversation.greet(&self.site).await?;
             Ok((conversation, caller))
         };
         timeout(OPENING, open).await.unwrap_or(Err(ApiError::Slow(peer)))
     }
-}
 
-fn caller(stream: &tokio_rustls::server::TlsStream<TcpStream>) -> Result<Caller, AuthorityError> {
-    let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
-    let Some(certificate) = certificates.first() else { return Ok(Caller::Agent) };
-    let parsed = ParsedCertificate::try_from(certificate)?;
-    let operator = rustls::client::verify_server_name(&parsed, &server_name(OPERATOR)?).is_ok();
-    Ok(if operator { Caller::Operator } else { Caller::Agent })
+    fn caller(&self, stream: &tokio_rustls::server::TlsStream<TcpStream>) -> Result<Caller, AuthorityError> {
+        let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        // The handshake does not succeed without one.
+        let Some(certificate) = certificates.first() else { return Err(AuthorityError::NoCertificate) };
+        if !self.identity.trusts(certificate) {
+            return Ok(Caller::Guest(key(Some(certificates))?));
+        }
+        let parsed = ParsedCertificate::try_from(certificate)?;
+        let operator = rustls::client::verify_server_name(&parsed, &server_name(OPERATOR)?).is_ok();
+        Ok(if operator { Caller::Operator } else { Caller::Agent })
+    }
 }
 
 #[cfg(test)]
@@ -219,5 +271,106 @@ mod tests {
         let caller = folder.identity(&authority, OPERATOR);
         assert!(talk(&caller, "gamma", address).await.is_err());
         assert!(served.await.unwrap().is_err());
+    }
+
+    fn token(authority: Fingerprint, address: SocketAddr, seed: u8) -> Token {
+        Token::new("www.foobar.com", "gamma", ("beta", address), authority, [seed; 32])
+    }
+
+    async fn as_guest(token: &Token) -> Result<Answer, ApiError> {
+        let mut conversation = call_as_guest(token).await?;
+        conversation.ask(&Ask::Status).await?;
+        conversation.answer().await
+    }
+
+    #[tokio::test]
+    async fn the_key_of_a_token_is_let_in_as_a_guest_and_no_other_key_is() {
+        let folder = Folder::new("guest");
+        let authority = folder.0.join("authority");
+        let guests = Guests::default();
+        let identity = folder.identity(&authority, "beta");
+        let fingerprint = Authority::open(&authority).unwrap().fingerprint().unwrap();
+
+        let (address, served) = door(identity.welcoming(guests.clone()).unwrap()).await;
+        let known = token(fingerprint, address, 1);
+        guests.replace([known.key().unwrap()]);
+        assert!(matches!(as_guest(&known).await, Ok(Answer::Done)));
+        assert_eq!(served.await.unwrap().unwrap(), Caller::Guest(known.key().unwrap()));
+
+        let (address, served) = door(identity.welcoming(guests.clone()).unwrap()).await;
+        assert!(as_guest(&token(fingerprint, address, 2)).await.is_err());
+        assert!(served.await.unwrap().is_err());
+
+        let (address, served) = door(identity).await;
+        assert!(as_guest(&token(fingerprint, address, 1)).await.is_err(), "this door has no guests");
+        assert!(served.await.unwrap().is_err());
+    }
+
+    #[tokio::test]
+    async fn a_token_is_not_shown_to_another_site_or_another_machine() {
+        let folder = Folder::new("shown");
+        let authority = folder.0.join("authority");
+        let identity = folder.identity(&authority, "beta");
+        let (address, served) = door(identity.welcoming(Guests::default()).unwrap()).await;
+        let other = token(Fingerprint::of(b"another authority"), address, 1);
+        assert!(matches!(as_guest(&other).await, Err(ApiError::Connect { .. })));
+        assert!(served.await.unwrap().is_err());
+
+        let fingerprint = Authority::open(&authority).unwrap().fingerprint().unwrap();
+        let (address, served) = door(identity.welcoming(Guests::default()).unwrap()).await;
+        let mut elsewhere = token(fingerprint, address, 1);
+        elsewhere.issuer = "alpha".into();
+        assert!(matches!(as_guest(&elsewhere).await, Err(ApiError::Connect { .. })));
+        assert!(served.await.unwrap().is_err());
+    }
+
+    #[tokio::test]
+    async fn a_revoked_key_ends_what_is_said_and_is_not_let_in_again() {
+        let folder = Folder::new("revoked");
+        let authority = folder.0.join("authority");
+        let guests = Guests::default();
+        let gamma = folder.identity(&authority, "gamma");
+        let request = super::super::request(&folder.0.join("gamma"), "gamma").unwrap();
+        let key = super::super::requested_key(&request).unwrap();
+        let identity = folder.identity(&authority, "beta").welcoming(guests.clone()).unwrap();
+
+        let (address, served) = door(identity.clone()).await;
+        let mut conversation = call(&gamma, "www.foobar.com", "beta", address).await.unwrap();
+        guests.revoke([key]);
+        conversation.ask(&Ask::Status).await.unwrap();
+        assert!(conversation.answer().await.is_err());
+        assert!(served.await.unwrap().is_err());
+
+        let (address, served) = door(identity.clone()).await;
+        assert!(talk(&gamma, "beta", address).await.is_err());
+        assert!(served.await.unwrap().is_err());
+
+        let (address, served) = door(gamma).await;
+        assert!(talk(&identity, "gamma", address).await.is_err(), "nor is it listened to");
+        assert!(served.await.unwrap().is_err());
+    }
+
+    /// What a stranger is sent before the connection ends.
+    async fn sent_to(hostile: Vec<u8>) -> Vec<u8> {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let folder = Folder::new(&format!("hostile-{}", hostile.len()));
+        let identity = folder.identity(&folder.0.join("authority"), "beta");
+        let (address, served) = door(identity.welcoming(Guests::default()).unwrap()).await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        // It may be cut off in the middle.
+        drop(stream.write_all(&hostile).await);
+        let mut answer = Vec::new();
+        drop(stream.read_to_end(&mut answer).await);
+        assert!(served.await.unwrap().is_err());
+        answer
+    }
+
+    #[tokio::test]
+    async fn bytes_that_are_no_handshake_get_an_alert_at_most() {
+        let frame = |length: u32| [&length.to_be_bytes()[..], b"{\"version\":1}"].concat();
+        for hostile in [frame(13), frame(u32::MAX), b"GET / HTTP/1.1\r\n\r\n".to_vec(), vec![0x16; 1 << 20]] {
+            let answer = sent_to(hostile).await;
+            assert!(answer.len() <= 16, "{} bytes", answer.len());
+        }
     }
 }

@@ -36,10 +36,12 @@ pub(crate) fn mean(may_vote: &[String], servers: &[Server]) -> Option<Control> {
     };
     let names = may_vote.iter().filter_map(on).map(|server| server.name.clone());
     let voters: Vec<String> = names.take(voters(may_vote.len())).collect();
+    let has_database = servers.iter().any(|server| server.role == Role::Database);
+    let lost = if has_database { "the primary is not replaced" } else { "nothing can be changed" };
     let note = (may_vote.len() == 2).then(|| {
         format!(
-            "two machines cannot decide safely which of them is lost, so {} decides alone, and without {} the \
-             primary is not replaced: add a third small machine to [machines], which votes",
+            "two machines cannot decide safely which of them is lost, so {} decides alone, and without {} {lost}: \
+             add a third small machine to [machines], which votes",
             may_vote[0], may_vote[0]
         )
     });

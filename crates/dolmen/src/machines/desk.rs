@@ -1,0 +1,218 @@
+//! Where an agent gives out tokens, and certificates for them.
+//!
+//! A machine joins in this order: the token is checked, then what the machine says of itself; control takes it in
+//! as a member and keeps what it needs to know, sealed for it; the token is spent, on disk; then it is answered.
+//! Killed anywhere before the last step, nobody has a certificate, and a token that was not spent takes in the
+//! same machine again, since it comes with the same key, and no other in its name.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use link::Secrets;
+use link::api::{Answer, Authority, Fingerprint, Guests, Join, Joined, Sealed, Token, requested_key};
+use link::control::{Client, ControlError, REVOKED};
+use plan::{Machine, Plan};
+
+use super::agreed::{self, AgreedError, MACHINES, Machines, Member, Vault};
+use super::tokens::{MINUTES_MAX, Tokens};
+use crate::site::State;
+
+/// How far the clocks of two machines may be apart. Certificates, logs and cookies name times; leases do not.
+const CLOCK_S: u64 = 60;
+
+const SEED: usize = 32;
+
+/// What an agent needs to take machines in.
+pub struct Desk {
+    state: State,
+    me: Machine,
+    client: Client,
+    guests: Guests,
+    tokens: RefCell<Tokens>,
+    /// One machine is taken in at a time.
+    busy: Cell<bool>,
+}
+
+impl Desk {
+    pub fn open(state: &State, me: &Machine, client: Client, guests: Guests) -> std::io::Result<Self> {
+        let tokens = Tokens::open(state.root())?;
+        guests.replace(tokens.keys());
+        let (state, me, tokens) = (state.clone(), me.clone(), RefCell::new(tokens));
+        Ok(Self { state, me, client, guests, tokens, busy: Cell::new(false) })
+    }
+
+    /// The answer to the operator who wants a token.
+    pub fn token(&self, plan: &Plan, machine: &str, minutes: u32) -> Answer {
+        answer(self.give(plan, machine, minutes).map(Answer::Token))
+    }
+
+    fn give(&self, plan: &Plan, machine: &str, minutes: u32) -> Result<String, String> {
+        if plan.machine(machine).is_none() {
+            return Err(not_in_plan(plan, machine));
+        }
+        if machine == self.me.name {
+            return Err(format!("{machine} is this machine, which belongs to the site already"));
+        }
+        if minutes == 0 || minutes > MINUTES_MAX {
+            return Err(format!("a token is good for 1 to {MINUTES_MAX} minutes"));
+        }
+        let authority = self.authority(plan)?;
+        let text = |error: &dyn std::error::Error| error.to_string();
+        let mut seed = [0; SEED];
+        // The kernel gives so few at once.
+        rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty()).map_err(|e| text(&e))?;
+        let fingerprint = authority.fingerprint().map_err(|error| text(&error))?;
+        let at: (&str, SocketAddr) = (&self.me.name, self.me.agent);
+        let token = Token::new(&plan.site, machine, at, fingerprint, seed);
+        let key = token.key().map_err(|error| text(&error))?;
+        let until_s = now_s() + u64::from(minutes) * 60;
+        self.tokens.borrow_mut().give(key, machine, until_s).map_err(|error| text(&error))?;
+        self.guests.replace(self.tokens.borrow().keys());
+        tracing::info!("gave a token for {machine}, good for {minutes} minutes");
+        Ok(token.reveal())
+    }
+
+    /// The answer to a guest who wants to become a machine of the site.
+    pub async fn join(&self, plan: &Plan, guest: Fingerprint, join: &Join) -> Answer {
+        if self.busy.replace(true) {
+            return answer(Err("another machine joins at this moment; try again".into()));
+        }
+        let joined = self.take_in(plan, guest, join).await;
+        self.busy.set(false);
+        if let Err(because) = &joined {
+            tracing::warn!("a machine was not taken in: {because}");
+        }
+        answer(joined.map(|joined| Answer::Joined(Box::new(joined))))
+    }
+
+    async fn take_in(&self, plan: &Plan, guest: Fingerprint, join: &Join) -> Result<Joined, String> {
+        let machine = self.tokens.borrow().check(guest, now_s())?.to_owned();
+        if plan.machine(&machine).is_none() {
+            return Err(not_in_plan(plan, &machine));
+        }
+        clock(&machine, join.clock_s, &self.me.name, now_s())?;
+        let authority = self.authority(plan)?;
+        let text = |error: &dyn std::error::Error| error.to_string();
+        let key = requested_key(&join.request).map_err(|error| text(&error))?;
+        let (_, revoked) = agreed::read::<Vec<Fingerprint>>(&self.client, REVOKED).await.map_err(late)?;
+        if revoked.unwrap_or_default().contains(&key) {
+            return Err(format!(
+                "this machine was {machine} before, and has left: its key was revoked\n\
+                 hint: move /var/lib/dolmen/{} there away, so that it makes another; the token stays good",
+                plan.site
+            ));
+        }
+        let certificate = authority.sign(&machine, &join.request).map_err(|error| text(&error))?;
+        let member = Member { key, sealing_key: join.sealing_key.clone() };
+        // First of all, since it also says whether the key is one.
+        let sealed = self.seal(plan, &machine, &member.sealing_key).map_err(|error| text(&error))?;
+        self.enter(&machine, member).await?;
+        agreed::put_vault(&self.client, &machine, &sealed).await.map_err(|error| text(&error))?;
+        self.tokens.borrow_mut().spend(guest, now_s()).map_err(|error| text(&error))?;
+        tracing::info!("{machine} has joined, with dolmen {}", join.version);
+        Ok(Joined { machine, certificate, authority: authority.certificate().to_owned(), plan: plan.clone() })
+    }
+
+    /// Makes it a member, unless one of its name is another machine.
+    async fn enter(&self, machine: &str, member: Member) -> Result<(), String> {
+        loop {
+            let (version, machines) = agreed::read::<Machines>(&self.client, MACHINES).await.map_err(late)?;
+            let mut machines = machines.unwrap_or_default();
+            match machines.machines.get(machine) {
+                Some(known) if known.key == member.key => return Ok(()),
+                Some(_) => {
+                    return Err(format!(
+                        "a machine named {machine} has joined before, and this is not the one: nothing was changed"
+                    ));
+                }
+                None => machines.machines.insert(machine.to_owned(), member.clone()),
+            };
+            match agreed::propose(&self.client, MACHINES, version, &machines).await {
+                Err(AgreedError::Control(ControlError::Changed(_))) => {}
+                other => return other.map(drop).map_err(late),
+            }
+        }
+    }
+
+    fn seal(&self, plan: &Plan, machine: &str, key: &str) -> Result<Sealed, AgreedError> {
+        seal(&self.state, plan, machine, key)
+    }
+
+    fn authority(&self, plan: &Plan) -> Result<Authority, String> {
+        let folder = self.authority_folder();
+        if Authority::key(&folder).map_err(|error| error.to_string())?.is_none() {
+            let keepers = plan.machines.iter().filter(|machine| agreed::is_keeper(plan, &machine.name));
+            let keepers: Vec<&str> = keepers.map(|machine| machine.name.as_str()).collect();
+            return Err(format!(
+                "{} does not keep the authority's key; ask on {}",
+                self.me.name,
+                keepers.join(", ")
+            ));
+        }
+        Authority::open(&folder).map_err(|error| error.to_string())
+    }
+
+    fn authority_folder(&self) -> PathBuf {
+        self.state.authority()
+    }
+}
+
+/// What this machine knows and another one needs to, sealed for that one.
+pub fn seal(state: &State, plan: &Plan, machine: &str, key: &str) -> Result<Sealed, AgreedError> {
+    let keeper = agreed::is_keeper(plan, machine);
+    let mut secrets = Secrets::default();
+    if keeper {
+        secrets.extend(state.all_secrets()?);
+    }
+    for role in agreed::roles(plan, machine) {
+        secrets.extend(state.secrets_for(role)?);
+    }
+    let authority = if keeper { Authority::key(&state.authority())? } else { None };
+    Ok(Sealed::new(key, &agreed::purpose(&plan.site, machine), &Vault { secrets, authority })?)
+}
+
+fn late(error: AgreedError) -> String {
+    format!("the machines cannot agree on it now: {error}; the token stays good")
+}
+
+fn not_in_plan(plan: &Plan, machine: &str) -> String {
+    let names: Vec<&str> = plan.machines.iter().map(|machine| machine.name.as_str()).collect();
+    format!("the site file has no machine {machine}; it has {}", names.join(", "))
+}
+
+/// Clocks that are too far apart, in a sentence.
+fn clock(machine: &str, its_s: u64, me: &str, my_s: u64) -> Result<(), String> {
+    let apart = its_s.abs_diff(my_s);
+    if apart <= CLOCK_S {
+        return Ok(());
+    }
+    let which = if its_s < my_s { "behind" } else { "ahead of" };
+    Err(format!(
+        "the clock of {machine} is {apart} s {which} that of {me}, and at most {CLOCK_S} s are tolerated: set it \
+         (`timedatectl set-ntp true`), and try again; the token stays good"
+    ))
+}
+
+/// Seconds since 1970.
+pub fn now_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+fn answer(result: Result<Answer, String>) -> Answer {
+    result.unwrap_or_else(|because| Answer::Refused { because })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_may_be_off_by_a_minute_and_not_by_an_hour() {
+        assert!(clock("beta", 1000, "alpha", 1060).is_ok() && clock("beta", 1060, "alpha", 1000).is_ok());
+        let because = clock("beta", 0, "alpha", 3600).unwrap_err();
+        assert!(because.starts_with("the clock of beta is 3600 s behind that of alpha"), "{because}");
+        assert!(clock("beta", 4600, "alpha", 1000).unwrap_err().contains("3600 s ahead of"));
+    }
+}

@@ -1,0 +1,194 @@
+//! What an agent on a real machine does about what was agreed: it goes by the plan in control, with the secrets
+//! and the files that belong to it.
+//!
+//! The plan is taken on only when all that it needs is here, so that a machine that lacks something stays with
+//! the plan it has and says why. Without control everything stays as it is.
+
+use std::time::Duration;
+
+use link::api::{self, Answer, Authority, Fingerprint, Guests, Identity, OPERATOR, Sealed, SealingKey, call};
+use link::control::{ABSENT, Client, Control, REVOKED};
+use plan::Plan;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{sleep, timeout};
+
+use super::agreed::{self, Agreed, AgreedError, MACHINES, Machines, Member, PLAN, Vault};
+use super::desk;
+use super::transfer;
+use crate::agent::{Happening, Order};
+use crate::site::{InForce, Release, State};
+
+/// The pause before what failed is tried again; a newer plan ends it.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// One machine that goes by what was agreed.
+pub struct Follower {
+    pub state: State,
+    pub machine: String,
+    pub identity: Identity,
+    pub client: Client,
+}
+
+impl Follower {
+    pub fn new(state: &State, machine: &str, plan: &Plan, identity: Identity) -> Result<Self, AgreedError> {
+        let client = Client::new(identity.clone(), plan, machine);
+        Ok(Self { state: state.clone(), machine: machine.to_owned(), identity, client })
+    }
+
+    /// Follows until the agent ends.
+    pub async fn run(self, agent: mpsc::Sender<Happening>) {
+        let mut told = String::new();
+        while self.state.about().founder
+            && let Err(error) = self.begin().await
+        {
+            say(&mut told, format!("the site is not agreed on yet: {error}"));
+            sleep(RETRY).await;
+        }
+        let mut seen = self.client.watch(PLAN);
+        loop {
+            let record = seen.borrow_and_update().as_ref().map(|seen| seen.record.value.clone());
+            let followed = match record {
+                Some(value) => self.follow(value, &agent).await,
+                None => Ok(()),
+            };
+            if let Err(because) = followed {
+                say(&mut told, because);
+                drop(timeout(RETRY, seen.changed()).await);
+                continue;
+            }
+            told.clear();
+            if seen.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Keeps the agent's list of revoked keys as the record has it.
+    pub async fn heed_revoked(client: Client, guests: Guests) {
+        let mut seen = client.watch(REVOKED);
+        loop {
+            let record = seen.borrow_and_update().as_ref().map(|seen| seen.record.value.clone());
+            match record.map(|value| agreed::meaning::<Vec<Fingerprint>>(REVOKED, value)) {
+                Some(Ok(keys)) => guests.revoke(keys),
+                Some(Err(error)) => tracing::error!("{error}"),
+                None => {}
+            }
+            if seen.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// As the machine that began the site: puts what it made where others find it, once.
+    async fn begin(&self) -> Result<(), AgreedError> {
+        let plan = self.state.plan()?;
+        let folder = self.state.machine(&self.machine);
+        let sealing = SealingKey::open(folder.path())?;
+        let (version, machines) = agreed::read::<Machines>(&self.client, MACHINES).await?;
+        let mut machines = machines.unwrap_or_default();
+        if !machines.machines.contains_key(&self.machine) {
+            let key = api::requested_key(&api::request(folder.path(), &self.machine)?)?;
+            let member = Member { key, sealing_key: sealing.public().to_owned() };
+            machines.machines.insert(self.machine.clone(), member);
+            agreed::propose(&self.client, MACHINES, version, &machines).await?;
+        }
+        let (version, vault) = agreed::read::<Sealed>(&self.client, &agreed::vault(&self.machine)).await?;
+        if vault.is_none() {
+            let sealed = desk::seal(&self.state, &plan, &self.machine, sealing.public())?;
+            agreed::propose(&self.client, &agreed::vault(&self.machine), version, &sealed).await?;
+        }
+        let (version, agreed) = agreed::read::<Agreed>(&self.client, PLAN).await?;
+        if agreed.is_none() {
+            let InForce { plan, release } = self.state.in_force()?;
+            let files = self.state.releases().digest_of(&release)?;
+            let agreed = Agreed { applied: plan.generation, plan, files, by: self.machine.clone() };
+            agreed::propose(&self.client, PLAN, version, &agreed).await?;
+            tracing::info!("the plan is agreed on: generation {}", agreed.plan.generation);
+        }
+        Ok(())
+    }
+
+    /// Goes by this version of the record, if it is later than what is in force.
+    async fn follow(&self, value: serde_json::Value, agent: &mpsc::Sender<Happening>) -> Result<(), String> {
+        let agreed: Agreed = agreed::meaning(PLAN, value).map_err(|error| error.to_string())?;
+        let generation = agreed.plan.generation;
+        if self.state.plan().is_ok_and(|plan| plan.generation >= generation) {
+            return Ok(());
+        }
+        self.take_on(&agreed).await?;
+        let (reply, answer) = oneshot::channel();
+        let order = Happening::Order { order: Order::Reload { generation }, reply };
+        if agent.send(order).await.is_err() {
+            return Ok(());
+        }
+        match answer.await {
+            Ok(Answer::Refused { because }) => Err(because),
+            _ => Ok(()),
+        }
+    }
+
+    /// Gets all that the plan needs, and puts it in force on this machine.
+    pub async fn take_on(&self, agreed: &Agreed) -> Result<(), String> {
+        let late = |what: &str, because: &dyn std::fmt::Display| {
+            format!("cannot go by generation {}: {what}: {because}", agreed.plan.generation)
+        };
+        if agreed.plan.format != plan::FORMAT {
+            let because =
+                format!("it has format {}, and this dolmen reads {}", agreed.plan.format, plan::FORMAT);
+            return Err(late("its plan", &because));
+        }
+        self.open_vault(&agreed.plan).await.map_err(|error| late("its secrets", &error))?;
+        let release = self.fetch(agreed).await.map_err(|because| late("its files", &because))?;
+        let in_force = InForce { plan: agreed.plan.clone(), release };
+        self.state.put_in_force(&in_force).map_err(|error| late("this disk", &error))
+    }
+
+    /// Takes out what this machine is to know.
+    async fn open_vault(&self, plan: &Plan) -> Result<(), AgreedError> {
+        let (version, sealed) = agreed::read::<Sealed>(&self.client, &agreed::vault(&self.machine)).await?;
+        let Some(sealed) = sealed.filter(|_| version != ABSENT) else { return Ok(()) };
+        let folder = self.state.machine(&self.machine);
+        let key = SealingKey::open(folder.path())?;
+        let vault: Vault = key.open_sealed(&agreed::purpose(&plan.site, &self.machine), &sealed)?;
+        self.state.put_secrets(&vault.secrets)?;
+        if let Some(key) = vault.authority
+            && Authority::key(&self.state.authority())?.is_none()
+        {
+            let certificate = std::fs::read_to_string(folder.path().join("ca.crt"))?;
+            let authority = Authority::adopt(&self.state.make_authority()?, &key, &certificate)?;
+            authority.issue_beside(OPERATOR, folder.path(), &self.state.make_operator()?)?;
+        }
+        Ok(())
+    }
+
+    /// The application files of the plan: from here, from the machine that has put them there, or from any other.
+    async fn fetch(&self, agreed: &Agreed) -> Result<Release, String> {
+        let store = self.state.releases();
+        if let Some(release) = store.find(&agreed.files) {
+            return Ok(release);
+        }
+        let mut because = "no other machine has them".to_owned();
+        let (first, others): (Vec<_>, Vec<_>) =
+            agreed.plan.machines.iter().partition(|machine| machine.name == agreed.by);
+        for machine in first.into_iter().chain(others).filter(|machine| machine.name != self.machine) {
+            let received = async {
+                let conversation =
+                    call(&self.identity, &agreed.plan.site, &machine.name, machine.agent).await?;
+                transfer::receive(conversation, &store, &agreed.files).await
+            };
+            match received.await {
+                Ok(release) => return Ok(release),
+                Err(error) => because = format!("{}: {error}", machine.name),
+            }
+        }
+        Err(because)
+    }
+}
+
+/// Says it once.
+fn say(told: &mut String, because: String) {
+    if *told != because {
+        tracing::warn!("{because}");
+        *told = because;
+    }
+}

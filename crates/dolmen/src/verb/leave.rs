@@ -1,0 +1,90 @@
+//! `dolmen leave MACHINE`: a machine belongs to the site no longer: its key is revoked everywhere.
+
+use std::process::ExitCode;
+
+use link::api::{Fingerprint, Sealed};
+use link::control::{Client, ControlError, REVOKED};
+
+use super::{Site, wait};
+use crate::failure::Failure;
+use crate::machines::agreed::{self, AgreedError, MACHINES, Machines, Member, Vault};
+use crate::out;
+use crate::site::Home;
+
+#[derive(Debug, clap::Args)]
+pub struct Leave {
+    /// The machine, which was lost or is to be another computer
+    machine: String,
+}
+
+impl Leave {
+    pub fn run(self, home: &Home) -> Result<ExitCode, Failure> {
+        let site = Site::open(home)?;
+        let machine = &self.machine;
+        let Some(here) = site.here() else {
+            return Err(Failure::mistake("on `up` all machines are this computer, and none can leave"));
+        };
+        if here.name == *machine {
+            return Err(Failure::mistake(format!(
+                "{machine} cannot send itself away\nhint: `dolmen leave {machine}` on another machine does it"
+            )));
+        }
+        if !site.is_operator() {
+            return Err(Failure::failed(format!("{} only looks; leave on a machine that votes", here.name)));
+        }
+        let kept = agreed::is_keeper(&site.plan, machine);
+        wait(leave(&site, machine))?;
+        out::line(&format!("{machine} has left {}: no machine listens to it any more", site.plan.site));
+        if kept {
+            out::line(
+                "  it kept the authority's key and all secrets: if somebody else may have its disk, begin the site anew",
+            );
+        }
+        out::line("  it is still in the site file; what runs on it goes on until it is switched off");
+        out::line(&format!("  `dolmen token {machine}` lets another computer take its place"));
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Its key is revoked first, so that a command that is killed in between has at least done that.
+async fn leave(site: &Site, machine: &str) -> Result<(), Failure> {
+    let client = Client::new(site.identity.clone(), &site.plan, "");
+    let (_, machines) = read::<Machines>(&client, MACHINES).await?;
+    let Some(Member { key, sealing_key }) = machines.unwrap_or_default().machines.remove(machine) else {
+        return Err(Failure::mistake(format!("no machine named {machine} has joined {}", site.plan.site)));
+    };
+    change::<Vec<Fingerprint>>(&client, REVOKED, |revoked| {
+        if !revoked.contains(&key) {
+            revoked.push(key);
+        }
+    })
+    .await?;
+    change::<Machines>(&client, MACHINES, |machines| drop(machines.machines.remove(machine))).await?;
+    let purpose = agreed::purpose(&site.plan.site, machine);
+    let empty = Sealed::new(&sealing_key, &purpose, &Vault::default()).map_err(Failure::failed)?;
+    agreed::put_vault(&client, machine, &empty).await.map_err(Failure::failed)
+}
+
+async fn read<T: serde::de::DeserializeOwned>(
+    client: &Client,
+    key: &str,
+) -> Result<(u64, Option<T>), Failure> {
+    agreed::read(client, key).await.map_err(Failure::failed)
+}
+
+/// Changes a record, again when somebody else was faster.
+async fn change<T: serde::de::DeserializeOwned + serde::Serialize + Default>(
+    client: &Client,
+    key: &str,
+    change: impl Fn(&mut T),
+) -> Result<(), Failure> {
+    loop {
+        let (version, value) = read::<T>(client, key).await?;
+        let mut value = value.unwrap_or_default();
+        change(&mut value);
+        match agreed::propose(client, key, version, &value).await {
+            Err(AgreedError::Control(ControlError::Changed(_))) => {}
+            other => return other.map(drop).map_err(Failure::failed),
+        }
+    }
+}

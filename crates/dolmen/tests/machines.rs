@@ -1,0 +1,12 @@
+//! Several machines, each a network namespace of a bed: a site begins on the first, others join by a token, all of
+//! them agree, and any one of them may be lost.
+//!
+//! `make drill` loses every machine in every way (DOLMEN_DRILL_ROUNDS).
+#![allow(clippy::unwrap_used)] // what a test lacks may end it
+
+#[path = "machines/joining.rs"]
+mod joining;
+#[path = "machines/losing.rs"]
+mod losing;
+#[path = "machines/stage.rs"]
+mod stage;

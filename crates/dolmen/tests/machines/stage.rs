@@ -1,0 +1,115 @@
+//! A site on three machines of a bed, and what is asked of it.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use testkit::{Bed, Ran, get, until};
+
+pub const DOLMEN: &str = env!("CARGO_BIN_EXE_dolmen");
+
+/// On a busy computer.
+pub const WITHIN: Duration = Duration::from_secs(60);
+
+/// DNS, balancer and web on every machine, so that any of them may be lost.
+pub const FILES: &str = r#"domain = "www.foobar.com"
+[machines]
+alpha = "10.77.0.1"
+beta = "10.77.0.2"
+gamma = "10.77.0.3"
+[dns]
+on = ["alpha", "beta", "gamma"]
+[balancer]
+on = ["alpha", "beta", "gamma"]
+[web]
+on = ["alpha", "beta", "gamma"]
+root = "public"
+"#;
+
+pub const ALL: [&str; 3] = ["alpha", "beta", "gamma"];
+
+/// A bed whose first machine has begun the site.
+pub fn begun() -> Bed {
+    let mut bed = Bed::new(&ALL);
+    let alpha = bed.machine_mut("alpha");
+    alpha.write("dolmen.toml", FILES);
+    std::fs::create_dir_all(alpha.folder.join("public")).unwrap();
+    alpha.write("public/hello.txt", "hello\n");
+    alpha.serve(&[DOLMEN, "agent", "alpha"]);
+    until("the first machine's control", WITHIN, || {
+        (server(&bed, "alpha", "control-1")?["state"] == "healthy").then_some(())
+    });
+    bed
+}
+
+/// A bed in which all machines have joined, and everything is healthy.
+pub fn joined() -> Bed {
+    let mut bed = begun();
+    for machine in ["beta", "gamma"] {
+        let token = token(&bed, machine);
+        join(&bed, machine, &token).fine();
+        bed.machine_mut(machine).serve(&[DOLMEN, "agent"]);
+    }
+    until_healthy(&bed, &ALL);
+    bed
+}
+
+/// A line of shell that runs a command under a clock that is an hour ahead.
+pub fn an_hour_ahead(bed: &Bed, command: &str) -> String {
+    let gamma = bed.machine("gamma");
+    gamma.write(
+        "clock.c",
+        "#define _GNU_SOURCE\n#include <time.h>\n#include <dlfcn.h>\n\
+         int clock_gettime(clockid_t id, struct timespec *t) {\n\
+         int (*next)(clockid_t, struct timespec *) = dlsym(RTLD_NEXT, \"clock_gettime\");\n\
+         int r = next(id, t); if (id == CLOCK_REALTIME) t->tv_sec += 3600; return r; }\n",
+    );
+    format!("cc -shared -fPIC -o clock.so clock.c && LD_PRELOAD=$PWD/clock.so {command}")
+}
+
+pub fn dolmen(bed: &Bed, machine: &str, arguments: &[&str]) -> Ran {
+    bed.machine(machine).run(&[&[DOLMEN], arguments].concat())
+}
+
+#[track_caller]
+pub fn token(bed: &Bed, machine: &str) -> String {
+    token_from(bed, "alpha", machine)
+}
+
+#[track_caller]
+pub fn token_from(bed: &Bed, issuer: &str, machine: &str) -> String {
+    let ran = until("a token", WITHIN, || {
+        let ran = dolmen(bed, issuer, &["token", machine]);
+        (ran.code == 0).then_some(ran)
+    });
+    ran.out.trim().to_owned()
+}
+
+pub fn join(bed: &Bed, machine: &str, token: &str) -> Ran {
+    dolmen(bed, machine, &["join", token])
+}
+
+pub fn status(bed: &Bed, machine: &str) -> Option<Value> {
+    serde_json::from_str(&dolmen(bed, machine, &["status", "--json"]).out).ok()
+}
+
+pub fn server(bed: &Bed, machine: &str, name: &str) -> Option<Value> {
+    let status = status(bed, machine)?;
+    status["servers"].as_array()?.iter().find(|server| server["name"] == name).cloned()
+}
+
+/// Waits until each of these machines says that all is well.
+#[track_caller]
+pub fn until_healthy(bed: &Bed, machines: &[&str]) {
+    for machine in machines {
+        until(&format!("a healthy site, seen from {machine}"), WITHIN, || {
+            (status(bed, machine)?["healthy"] == true).then_some(())
+        });
+    }
+}
+
+#[track_caller]
+pub fn page(bed: &Bed, machine: &str) -> String {
+    let response = get(bed.address(machine, 80), "/hello.txt", &[]).unwrap();
+    assert_eq!(response.status, 200, "{}", response.text());
+    response.text()
+}
