@@ -4,9 +4,13 @@
 //! `make drill` loses every machine in every way (DOLMEN_DRILL_ROUNDS).
 #![allow(clippy::unwrap_used)] // what a test lacks may end it
 
+#[path = "machines/guestbook.rs"]
+mod guestbook;
 #[path = "machines/joining.rs"]
 mod joining;
 #[path = "machines/losing.rs"]
 mod losing;
+#[path = "machines/package.rs"]
+mod package;
 #[path = "machines/stage.rs"]
 mod stage;

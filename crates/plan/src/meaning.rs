@@ -2,7 +2,7 @@
 //! do they run, at which addresses, and whom does each one ask next.
 
 use crate::ground::Ground;
-use crate::meant::{Balancer, Database, FORMAT, Plan, Role, Server, Web};
+use crate::meant::{Balancer, Database, FORMAT, Machine, Place, Plan, Role, Server, Web};
 use crate::mistake::{Mistake, Notes};
 use crate::placement::{Force, place};
 use crate::section::{control, dns::DnsSection, firewall, machines, monitor, route, tls};
@@ -32,7 +32,7 @@ pub(crate) fn mean(typed: &Typed, ground: &Ground<'_>, notes: &Notes) -> Plan {
         database: force.database.then(|| mean_database(typed, placement.of(Role::Database).len(), notes)),
         drained: Vec::new(),
         control: control::mean(&placement.may_vote, &servers),
-        not_served: not_served(typed, &servers),
+        not_served: not_served(typed, &servers, &machines, ground.place),
         machines,
         servers,
     }
@@ -70,13 +70,14 @@ fn mean_database(typed: &Typed, servers: usize, notes: &Notes) -> Database {
     typed.database.clone().unwrap_or_default().mean(servers, notes)
 }
 
-fn not_served(typed: &Typed, servers: &[Server]) -> Vec<String> {
+fn not_served(typed: &Typed, servers: &[Server], machines: &[Machine], place: Place) -> Vec<String> {
     let has_control = servers.iter().any(|server| server.role == Role::Control);
     let written = [
         (typed.tls.is_some(), tls::NOT_SERVED),
         (typed.firewall.is_some(), firewall::NOT_SERVED),
         (typed.monitor.is_some(), monitor::NOT_SERVED),
         (typed.control.is_some() && !has_control, control::NOT_SERVED),
+        (place == Place::Machines && machines.len() > 1, machines::NOT_ENCRYPTED),
     ];
     written.iter().filter(|(is_written, _)| *is_written).map(|(_, sentence)| (*sentence).to_owned()).collect()
 }

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use crate::agent;
 use crate::failure::Failure;
 use crate::machines::found;
+use crate::out;
 use crate::site::State;
 
 #[derive(Debug, clap::Args)]
@@ -17,6 +18,9 @@ pub struct Agent {
     /// Which site, on a computer that belongs to several
     #[arg(long)]
     site: Option<String>,
+    /// Make what the machine needs and end, for the systemd unit to run it
+    #[arg(long)]
+    prepare: bool,
     /// The state folder that `up` has made
     #[arg(long, hide = true, requires = "machine")]
     state: Option<PathBuf>,
@@ -29,6 +33,14 @@ impl Agent {
             return serve(&State::open(root)?, machine);
         }
         let begun = found::open(file, self.machine.as_deref(), self.site.as_deref())?;
+        if self.prepare {
+            let site = &begun.state.about().site;
+            out::line(&format!("this machine is {} of {site}", begun.machine));
+            out::line(&format!(
+                "`systemctl enable --now dolmen@{site}` runs its part, or `dolmen agent` by hand"
+            ));
+            return Ok(ExitCode::SUCCESS);
+        }
         // Whoever started it sees why it ends; all else is in its log, as on `up`.
         let terminal = std::io::stderr().as_fd().try_clone_to_owned()?;
         let log = begun.state.machine(&begun.machine).log(&format!("agent-{}", begun.machine));

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use testkit::{Bed, Load, Outcome, until};
 
 use super::stage::{
-    ALL, DOLMEN, FILES, WITHIN, dolmen, join, joined, page, server, status, token_from, until_healthy,
+    ALL, DOLMEN, FILES, WITHIN, dolmen, is_drill, join, joined, page, server, status, token_from,
+    until_healthy,
 };
 
 /// Requests a second, to each of the machines that stay.
@@ -27,10 +28,6 @@ enum Fault {
     CutOff,
     /// The power fails: the same, and the processes are gone.
     Lost,
-}
-
-fn is_drill() -> bool {
-    std::env::var_os("DOLMEN_DRILL_ROUNDS").is_some()
 }
 
 /// Loses a machine under load, brings it back, and gives the failures of requests that were sent later than allowed.

@@ -27,11 +27,19 @@ root = "public"
 
 pub const ALL: [&str; 3] = ["alpha", "beta", "gamma"];
 
+pub fn is_drill() -> bool {
+    std::env::var_os("DOLMEN_DRILL_ROUNDS").is_some()
+}
+
 /// A bed whose first machine has begun the site.
 pub fn begun() -> Bed {
+    begun_with(FILES)
+}
+
+fn begun_with(text: &str) -> Bed {
     let mut bed = Bed::new(&ALL);
     let alpha = bed.machine_mut("alpha");
-    alpha.write("dolmen.toml", FILES);
+    alpha.write("dolmen.toml", text);
     std::fs::create_dir_all(alpha.folder.join("public")).unwrap();
     alpha.write("public/hello.txt", "hello\n");
     alpha.serve(&[DOLMEN, "agent", "alpha"]);
@@ -43,7 +51,11 @@ pub fn begun() -> Bed {
 
 /// A bed in which all machines have joined, and everything is healthy.
 pub fn joined() -> Bed {
-    let mut bed = begun();
+    joined_with(FILES)
+}
+
+pub fn joined_with(text: &str) -> Bed {
+    let mut bed = begun_with(text);
     for machine in ["beta", "gamma"] {
         let token = token(&bed, machine);
         join(&bed, machine, &token).fine();
