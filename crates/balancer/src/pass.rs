@@ -124,5 +124,6 @@ async fn refuse(exchange: &mut Exchange<'_>, status: u16, retry_after_s: Option<
     let fields = [("cache-control", "no-store"), ("retry-after", &retry_after)];
     let used = if retry_after_s.is_some() { fields.len() } else { fields.len() - 1 };
     let id = exchange.id();
-    exchange.fail(status, &fields[..used], &id).await
+    // Boxed, so that a request that is passed on has no memory for it.
+    Box::pin(exchange.fail(status, &fields[..used], &id)).await
 }

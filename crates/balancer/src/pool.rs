@@ -178,7 +178,8 @@ impl Pool {
         }
         *tried = Tried::default();
         let began = Instant::now();
-        let taken = self.chooser.wait(&self.fleet, asked).await;
+        // Boxed, so that a request that need not wait has no memory for it.
+        let taken = Box::pin(self.chooser.wait(&self.fleet, asked)).await;
         exchange.waited(began.elapsed());
         taken
     }

@@ -6,9 +6,7 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use crate::limits::{
-    BUFFER_BYTES, FREE_BUFFERS, HEADROOM_BYTES, LARGE_BUFFER_BYTES, LENT_BYTES, RING_BUFFERS,
-};
+use crate::limits::{BUFFER_BYTES, FREE_BUFFERS, HEADROOM_BYTES, LARGE_BUFFER_BYTES, LENT_BYTES};
 
 /// See the head of this file. Without memory until [`Buffer::ready`] gives it some.
 #[derive(Debug, Default)]
@@ -159,30 +157,61 @@ impl Buffer {
 /// Memory that no connection of this thread uses at the moment.
 #[derive(Debug, Default)]
 pub(crate) struct Buffers {
-    usual: RefCell<Vec<Memory>>,
-    lent: RefCell<Vec<Memory>>,
+    usual: RefCell<Free>,
+    lent: RefCell<Free>,
+}
+
+#[derive(Debug, Default)]
+struct Free {
+    list: Vec<Memory>,
+    /// How many were here all the time since the last look.
+    least: usize,
+}
+
+impl Free {
+    fn take(&mut self) -> Option<Memory> {
+        let memory = self.list.pop();
+        self.least = self.least.min(self.list.len());
+        memory
+    }
+
+    /// Frees what nobody has needed since the last look.
+    fn sweep(&mut self) {
+        self.list.truncate(self.list.len() - self.least);
+        self.least = self.list.len();
+    }
 }
 
 impl Buffers {
     fn take(&self) -> Memory {
-        self.usual.borrow_mut().pop().unwrap_or_else(|| vec![0; BUFFER_BYTES].into())
+        self.usual.borrow_mut().take().unwrap_or_else(|| vec![0; BUFFER_BYTES].into())
     }
 
     /// Memory to lend to the kernel, for what is received: small, since most of what comes at once is.
     pub(crate) fn take_lent(&self) -> Memory {
-        self.lent.borrow_mut().pop().unwrap_or_else(|| vec![0; LENT_BYTES].into())
+        self.lent.borrow_mut().take().unwrap_or_else(|| vec![0; LENT_BYTES].into())
     }
 
     fn give(&self, mut bytes: Memory) {
-        let (free, most) = match bytes.len() {
-            BUFFER_BYTES => (&self.usual, FREE_BUFFERS),
-            LENT_BYTES => (&self.lent, usize::from(RING_BUFFERS)),
+        let free = match bytes.len() {
+            BUFFER_BYTES => &self.usual,
+            LENT_BYTES => &self.lent,
             _ => return,
         };
-        let mut free = free.borrow_mut();
-        if free.len() < most && Arc::get_mut(&mut bytes).is_some() {
-            free.push(bytes);
+        let list = &mut free.borrow_mut().list;
+        if list.len() < FREE_BUFFERS && Arc::get_mut(&mut bytes).is_some() {
+            list.push(bytes);
         }
+    }
+
+    /// Frees what was not needed since the last call.
+    pub(crate) fn sweep(&self) {
+        self.usual.borrow_mut().sweep();
+        self.lent.borrow_mut().sweep();
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.usual.borrow().list.is_empty() && self.lent.borrow().list.is_empty()
     }
 }
 
@@ -203,7 +232,24 @@ mod tests {
         assert!(!buffer.prepend(&[0; HEADROOM_BYTES]));
         buffer.consume(18);
         buffer.rest(&free);
-        assert_eq!(free.usual.borrow().len(), 1);
+        assert_eq!(free.usual.borrow().list.len(), 1);
+    }
+
+    #[test]
+    fn memory_that_nobody_needs_any_more_is_freed() {
+        let free = Buffers::default();
+        let mut buffers: Vec<_> = (0..3).map(|_| Buffer::default()).collect();
+        buffers.iter_mut().for_each(|buffer| buffer.ready(&free));
+        buffers.iter_mut().for_each(|buffer| buffer.rest(&free));
+        free.sweep();
+        let mut buffer = Buffer::default();
+        buffer.ready(&free);
+        buffer.rest(&free);
+        assert_eq!(free.usual.borrow().list.len(), 3);
+        free.sweep();
+        assert_eq!(free.usual.borrow().list.len(), 1);
+        free.sweep();
+        assert!(free.is_empty());
     }
 
     #[test]

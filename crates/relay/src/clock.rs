@@ -7,7 +7,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// How often deadlines are looked at.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
@@ -19,6 +19,8 @@ const NEVER: u64 = u64::MAX;
 pub(crate) struct Clock {
     began: Instant,
     tick: Cell<u64>,
+    /// What the other clock of this machine said when this one was last moved on.
+    wall: Cell<(Instant, SystemTime)>,
     slots: RefCell<Vec<Weak<Slot>>>,
 }
 
@@ -41,7 +43,9 @@ pub(crate) struct Late;
 
 impl Clock {
     pub(crate) fn new() -> Self {
-        Self { began: Instant::now(), tick: Cell::new(0), slots: RefCell::default() }
+        let began = Instant::now();
+        let wall = Cell::new((began, SystemTime::now()));
+        Self { began, tick: Cell::new(0), wall, slots: RefCell::default() }
     }
 
     /// Ticks since the thread began.
@@ -62,7 +66,23 @@ impl Clock {
 
     /// Moves the time on.
     pub(crate) fn refresh(&self) {
-        self.tick.set((self.began.elapsed().as_millis() / TICK.as_millis()) as u64);
+        let now = Instant::now();
+        self.tick.set((now.duration_since(self.began).as_millis() / TICK.as_millis()) as u64);
+        self.wall.set((now, SystemTime::now()));
+    }
+
+    /// The time of day, at most a few ticks old.
+    pub(crate) fn wall(&self) -> SystemTime {
+        self.wall.get().1
+    }
+
+    /// The time of day at this instant.
+    pub(crate) fn wall_at(&self, at: Instant) -> SystemTime {
+        let (instant, wall) = self.wall.get();
+        match at.checked_duration_since(instant) {
+            Some(later) => wall + later,
+            None => wall.checked_sub(instant.duration_since(at)).unwrap_or(wall),
+        }
     }
 
     /// Moves the time on and wakes who is late. `all` wakes everybody, to look at what else has changed.

@@ -12,4 +12,5 @@ pub mod request;
 pub mod response;
 pub mod scan;
 pub mod target;
+pub(crate) mod text;
 pub mod write;

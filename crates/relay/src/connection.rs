@@ -1,9 +1,11 @@
 //! One client's connection: requests one after the other until somebody wants no more.
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Poll, ready};
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use crate::access_log::Entry;
 use crate::buffer::Buffer;
@@ -14,7 +16,7 @@ use crate::codec::request::{Refusal, RequestHead};
 use crate::codec::scan::{Found, Scan};
 use crate::codec::write::{self, Keep};
 use crate::exchange::{Exchange, Handler};
-use crate::limits::{FIRST_REQUEST_GRACE_MS, LINGER_BYTES, LINGER_MS};
+use crate::limits::{FIRST_REQUEST_GRACE_MS, FREE_EXCHANGES, LINGER_BYTES, LINGER_MS};
 use crate::outcome::{Cause, Outcome};
 use crate::page;
 use crate::stream::Stream;
@@ -39,7 +41,50 @@ impl Drop for Open {
     }
 }
 
-pub(crate) fn spawn<H: Handler>(thread: Rc<Thread>, handler: Rc<H>, stream: Stream, address: SocketAddr) {
+/// What is done with a request once it begins to come. The client comes back with whether its connection goes on.
+pub(crate) trait Exchanges: 'static {
+    async fn run(&self, thread: Rc<Thread>, client: Client) -> (Client, bool);
+}
+
+/// Each request has memory of its own, so that an idle connection holds none of it. What one leaves serves the next, of
+/// whichever connection.
+struct Recycled<M, F> {
+    make: M,
+    free: RefCell<Vec<Pin<Box<F>>>>,
+}
+
+/// What this handler does with them.
+pub(crate) fn exchanges<H: Handler>(handler: H) -> impl Exchanges {
+    let handler = Rc::new(handler);
+    let make = move |thread, client| exchange(thread, client, Rc::clone(&handler));
+    Recycled { make, free: RefCell::default() }
+}
+
+impl<M, F> Exchanges for Recycled<M, F>
+where
+    M: Fn(Rc<Thread>, Client) -> F + 'static,
+    F: Future<Output = (Client, bool)> + 'static,
+{
+    async fn run(&self, thread: Rc<Thread>, client: Client) -> (Client, bool) {
+        let exchange = (self.make)(thread, client);
+        let free = self.free.borrow_mut().pop();
+        let mut memory = match free {
+            Some(mut memory) => {
+                memory.set(exchange);
+                memory
+            }
+            None => Box::pin(exchange),
+        };
+        let ended = memory.as_mut().await;
+        let mut free = self.free.borrow_mut();
+        if free.len() < FREE_EXCHANGES {
+            free.push(memory);
+        }
+        ended
+    }
+}
+
+pub(crate) fn spawn(thread: Rc<Thread>, exchanges: Rc<impl Exchanges>, stream: Stream, address: SocketAddr) {
     thread.counts().connections.add(1);
     thread.counts().open.add(1);
     let open = Open(thread);
@@ -54,8 +99,9 @@ pub(crate) fn spawn<H: Handler>(thread: Rc<Thread>, handler: Rc<H>, stream: Stre
         let mut grace = FIRST_REQUEST_GRACE_MS;
         while wait(thread, &mut client, grace).await {
             grace = 0;
-            // Boxed, so that an idle connection does not hold the memory of an exchange.
-            if !Box::pin(exchange(thread, &mut client, &*handler)).await {
+            let goes_on;
+            (client, goes_on) = exchanges.run(Rc::clone(thread), client).await;
+            if !goes_on {
                 break;
             }
         }
@@ -124,11 +170,11 @@ async fn wait(thread: &Thread, client: &mut Client, grace_ms: u64) -> bool {
 }
 
 /// One request and its answer. False when the connection is to end.
-async fn exchange<H: Handler>(thread: &Rc<Thread>, client: &mut Client, handler: &H) -> bool {
+async fn exchange<H: Handler>(thread: Rc<Thread>, mut client: Client, handler: Rc<H>) -> (Client, bool) {
     let mut head = thread.take_request_head();
-    let goes_on = answer(thread, client, handler, &mut head).await;
+    let goes_on = answer(&thread, &mut client, &*handler, &mut head).await;
     thread.give_request_head(head);
-    goes_on
+    (client, goes_on)
 }
 
 async fn answer<H: Handler>(
@@ -140,7 +186,7 @@ async fn answer<H: Handler>(
     let (body, head_bytes) = match read_head(thread, client, head).await {
         Ok(read) => read,
         Err(none) => {
-            refuse(thread, client, none).await;
+            Box::pin(refuse(thread, client, none)).await;
             return false;
         }
     };
@@ -152,12 +198,12 @@ async fn answer<H: Handler>(
     if result.is_ok() && !exchange.is_answered() {
         // A handler that answers nothing is broken, but its client still gets to know.
         exchange.because(Cause::Internal);
-        let _ = exchange.reply(500, &[], b"").await;
+        let _ = Box::pin(exchange.reply(500, &[], b"")).await;
     }
     let (outcome, goes_on, lingers) = exchange.finish(result.is_ok());
     over(thread, Some(head), &outcome);
     if lingers {
-        linger(thread, client).await;
+        Box::pin(linger(thread, client)).await;
     }
     goes_on
 }
@@ -174,7 +220,8 @@ fn over(thread: &Thread, request: Option<&RequestHead>, outcome: &Outcome) {
     }
     if let Some(log) = thread.settings.access_log.as_ref().filter(|_| outcome.is_logged) {
         let open = thread.counters().open();
-        log.note(thread.index, &Entry { request, outcome, ended: SystemTime::now(), open });
+        let began = thread.clock.wall_at(outcome.began);
+        log.note(thread.index, &Entry { request, outcome, began, open });
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::codec::body::Body;
 use crate::codec::request::RequestHead;
+use crate::codec::text::Text;
 use crate::codec::write::Keep;
 use crate::connection::Client;
 use crate::meter::Meter;
@@ -112,6 +113,13 @@ impl<'c> Exchange<'c> {
     /// The name of this request, which no other has: 32 hexadecimal digits, unless a trusted proxy gave it one.
     pub fn id(&self) -> String {
         self.outcome.id_text()
+    }
+
+    pub(crate) fn id_text(&self) -> Text {
+        match &self.outcome.given_id {
+            Some(given) => Text::Long(given.clone()),
+            None => Text::of_id(self.outcome.id),
+        }
     }
 
     /// A proxy that is trusted has named this request before.

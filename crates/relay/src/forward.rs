@@ -82,7 +82,8 @@ impl Exchange<'_> {
                 result => return result.map_err(|error| self.note(error)),
             }
         }
-        let result = match self.connect(&way).await {
+        // What is rare is boxed here and below, so that its memory is not part of every exchange.
+        let result = match Box::pin(self.connect(&way)).await {
             Ok(upstream) => self.on(upstream, &way, edits).await,
             Err(error) => Err(error),
         };
@@ -124,7 +125,7 @@ impl Exchange<'_> {
         self.answers(answer.status());
         if answer.status() == 101 {
             self.body = Body::NONE;
-            return self.switch(upstream, answer, edits).await;
+            return Box::pin(self.switch(upstream, answer, edits)).await;
         }
         self.pass_answer(upstream, &mut request, &mut sending, answer, body, edits).await?;
         Ok(Forwarded { status: answer.status() })
@@ -199,7 +200,7 @@ impl Exchange<'_> {
             if !answer.is_interim() {
                 return Ok(body);
             }
-            self.pass_interim(answer, edits).await?;
+            Box::pin(self.pass_interim(answer, edits)).await?;
         }
         Err(ForwardError::BadResponse(format!("more than {INTERIM_ANSWERS} interim answers")))
     }
@@ -225,7 +226,11 @@ impl Exchange<'_> {
         }
         match moved {
             Poll::Pending => {}
-            Poll::Ready(Ok(())) => *sending = Sending::Complete,
+            Poll::Ready(Ok(())) => {
+                *sending = Sending::Complete;
+                // The answer comes into the same memory, which is warm.
+                client.buffer.rest(&self.thread.buffers);
+            }
             Poll::Ready(Err(Broken::Sink(error))) if request.moved == 0 => {
                 return Err(ForwardError::NotSent(error));
             }

@@ -8,19 +8,20 @@ use std::net::IpAddr;
 
 use plan::Network;
 
+use crate::codec::text::Text;
 use crate::exchange::Exchange;
 
 /// The client's address and the request's name, as text.
 #[derive(Clone, Debug)]
 pub struct Introduction {
     /// The client and the proxies after it, as `X-Forwarded-For` lists them.
-    chain: String,
+    chain: Text,
     scheme: &'static str,
     /// What the client asked a trusted proxy for.
     host: Option<String>,
     /// The same for servers that read `Forwarded`, when a proxy wrote it.
     forwarded: String,
-    id: String,
+    id: Text,
 }
 
 impl Introduction {
@@ -33,7 +34,7 @@ impl Introduction {
             _ => claims::read(peer, exchange.request().fields(), trusted),
         };
         let Some(claims) = claims else {
-            let (chain, id) = (peer.to_string(), exchange.id());
+            let (chain, id) = (Text::of_ip(peer), exchange.id_text());
             return Self { chain, scheme: "http", host: None, forwarded: String::new(), id };
         };
         if let [client, _, ..] = claims.chain[..] {
@@ -49,21 +50,22 @@ impl Introduction {
             true => forwarded(&claims.chain, scheme, host),
             false => String::new(),
         };
-        Self { forwarded, chain: chain.join(", "), scheme, host: claims.host, id: exchange.id() }
+        let chain = Text::Long(chain.join(", "));
+        Self { forwarded, chain, scheme, host: claims.host, id: exchange.id_text() }
     }
 
     /// The name of this request, which the client sees on error pages and the servers in `X-Request-Id`.
     pub fn id(&self) -> &str {
-        &self.id
+        self.id.as_str()
     }
 
     /// The fields to set; an empty value removes. `host`: what the request asks for.
     pub fn fields<'a>(&'a self, host: Option<&'a str>) -> [(&'a str, &'a str); 9] {
         [
-            ("x-forwarded-for", &self.chain),
+            ("x-forwarded-for", self.chain.as_str()),
             ("x-forwarded-proto", self.scheme),
             ("x-forwarded-host", self.host.as_deref().or(host).unwrap_or_default()),
-            ("x-request-id", &self.id),
+            ("x-request-id", self.id.as_str()),
             ("forwarded", &self.forwarded),
             ("x-real-ip", ""),
             ("x-forwarded-port", ""),

@@ -166,7 +166,7 @@ pub const LEADING_EMPTY_LINES: usize = 2;
 pub const INTERIM_ANSWERS: usize = 16;
 
 /// The buffer that a connection reads into.
-pub const BUFFER_BYTES: usize = 32 * 1024 + COLOUR_BYTES;
+pub const BUFFER_BYTES: usize = 16 * 1024 + COLOUR_BYTES;
 
 /// What keeps the size of a buffer from being a round one: the beginnings of all buffers, which are what is used most,
 /// would share a few sets of the processor's caches and drive each other out.
@@ -179,7 +179,8 @@ pub const LARGE_BUFFER_BYTES: usize = HEAD_BYTES + 8 * 1024;
 /// body and both leave in one write.
 pub const HEADROOM_BYTES: usize = 1024;
 
-/// Unused buffers that a thread keeps for the next connection.
+/// Unused buffers of each size that a thread keeps at most for the next connection, until nobody has needed them for a
+/// while.
 pub const FREE_BUFFERS: usize = 128;
 
 /// What is left of a body of known length from which on it is moved by splice(2). Below, setting that up costs more
@@ -212,9 +213,15 @@ pub const RING_LINGER_US: u32 = 200;
 /// How long the kernel may take to end what it has under way when a ring is closed.
 pub const RING_END_MS: u32 = 500;
 
+/// How often unused buffers are looked at, in ticks.
+pub const SWEEP_TICKS: u64 = 10;
+
 /// Unused heads that a thread keeps, and the length up to which one is worth keeping.
 pub const FREE_HEADS: usize = 64;
 pub const FREE_HEAD_BYTES: usize = 4 * 1024;
+
+/// Memory of exchanges that are over, which a thread keeps for the next ones.
+pub const FREE_EXCHANGES: usize = 64;
 
 /// What is read and thrown away after an answer that did not wait for the rest of the request, so that the
 /// client reads the answer before it sees a reset.

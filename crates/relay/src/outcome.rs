@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::codec::request::Refusal;
+use crate::codec::text::Text;
 use crate::meter::Meter;
 
 /// See the head of this file.
@@ -73,8 +74,7 @@ impl Outcome {
     }
 
     pub(crate) fn id_text(&self) -> String {
-        let [high, low] = self.id;
-        self.given_id.clone().unwrap_or_else(|| format!("{high:016x}{low:016x}"))
+        self.given_id.clone().unwrap_or_else(|| Text::of_id(self.id).as_str().to_owned())
     }
 
     /// The answer of the last target, as time since it was asked.

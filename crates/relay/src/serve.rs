@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use crate::access_log::AccessLog;
 use crate::clock::TICK;
-use crate::connection;
+use crate::connection::{self, Exchanges};
 use crate::counters::Counters;
 use crate::exchange::Handler;
 use crate::limits::{RETIRING_IDLE_MS, Settings};
@@ -134,7 +134,7 @@ where
             match runtime {
                 Ok(runtime) => runtime.block_on(async move {
                     let thread = Rc::new(Thread::new(index, settings, thread_counters, seed));
-                    run(thread, listener, Rc::new(handler(index)), orders).await;
+                    run(thread, listener, Rc::new(connection::exchanges(handler(index))), orders).await;
                 }),
                 Err(error) => tracing::error!("cannot make a runtime: {error}"),
             }
@@ -153,10 +153,10 @@ fn random_seed() -> io::Result<[u64; 2]> {
 }
 
 /// The life of one thread: accept until told to end, then let connections finish.
-async fn run<H: Handler>(
+async fn run(
     thread: Rc<Thread>,
     listener: TcpListener,
-    handler: Rc<H>,
+    exchanges: Rc<impl Exchanges>,
     mut orders: watch::Receiver<Option<Leave>>,
 ) {
     if !admitted(&thread, &mut orders).await {
@@ -174,7 +174,7 @@ async fn run<H: Handler>(
     let leave = loop {
         let free = thread.counts().open.get() < thread.connections() as u64;
         tokio::select! {
-            accepted = listener.accept(), if free => admit(&thread, &handler, accepted).await,
+            accepted = listener.accept(), if free => admit(&thread, &exchanges, accepted).await,
             _ = ticks.tick(), if thread.has_work() => thread.turn(),
             changed = orders.changed() => {
                 let order = *orders.borrow_and_update();
@@ -187,7 +187,7 @@ async fn run<H: Handler>(
         }
     };
     if !leave.succeeded {
-        take_last(&thread, &handler, &listener).await;
+        take_last(&thread, &exchanges, &listener).await;
     }
     drop(listener);
     drain(&thread, leave, orders, ticks).await;
@@ -202,9 +202,9 @@ async fn admitted(thread: &Thread, orders: &mut watch::Receiver<Option<Leave>>) 
     }
 }
 
-async fn admit<H: Handler>(
+async fn admit(
     thread: &Rc<Thread>,
-    handler: &Rc<H>,
+    exchanges: &Rc<impl Exchanges>,
     accepted: io::Result<(tokio::net::TcpStream, std::net::SocketAddr)>,
 ) {
     match accepted.and_then(|(stream, address)| Ok((Stream::new(stream, &thread.driver)?, address))) {
@@ -212,7 +212,7 @@ async fn admit<H: Handler>(
             // A thread without connections has let its clock stand.
             thread.clock.refresh();
             thread.retune();
-            connection::spawn(Rc::clone(thread), Rc::clone(handler), stream, address);
+            connection::spawn(Rc::clone(thread), Rc::clone(exchanges), stream, address);
         }
         Err(error) if is_of_the_connection(&error) => {
             tracing::debug!("a connection was gone at once: {error}")
@@ -233,14 +233,14 @@ fn is_of_the_connection(error: &io::Error) -> bool {
 }
 
 /// Takes what waits in the backlog: those clients believe that they are connected.
-async fn take_last<H: Handler>(thread: &Rc<Thread>, handler: &Rc<H>, listener: &tokio::net::TcpListener) {
+async fn take_last(thread: &Rc<Thread>, exchanges: &Rc<impl Exchanges>, listener: &tokio::net::TcpListener) {
     for _ in 0..LAST_ACCEPTS {
         let next = std::future::poll_fn(|context| match listener.poll_accept(context) {
             std::task::Poll::Ready(Ok(accepted)) => std::task::Poll::Ready(Some(accepted)),
             _ => std::task::Poll::Ready(None),
         });
         let Some(accepted) = next.await else { return };
-        admit(thread, handler, Ok(accepted)).await;
+        admit(thread, exchanges, Ok(accepted)).await;
     }
 }
 

@@ -4,7 +4,6 @@ use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use crate::buffer::Buffers;
 use crate::clock::Clock;
@@ -12,7 +11,7 @@ use crate::codec::date::DateText;
 use crate::codec::request::RequestHead;
 use crate::codec::response::ResponseHead;
 use crate::counters::{Counters, Counts};
-use crate::limits::{FREE_HEADS, Settings, Tuning};
+use crate::limits::{FREE_HEADS, SWEEP_TICKS, Settings, Tuning};
 use crate::page::Pages;
 use crate::pipes::Pipes;
 use crate::pool::Pool;
@@ -30,6 +29,8 @@ pub(crate) struct Thread {
     pub(crate) draining: Cell<bool>,
     /// How often the alarm had rung when this thread looked.
     heard: Cell<usize>,
+    /// When unused buffers were last looked at.
+    swept: Cell<u64>,
     /// How long an idle connection may then still wait for its next request.
     pub(crate) idle_grace_ms: Cell<u64>,
     tuning: RefCell<Tuning>,
@@ -56,6 +57,7 @@ impl Thread {
             pipes: Pipes::default(),
             draining: Cell::new(false),
             heard: Cell::new(0),
+            swept: Cell::new(0),
             idle_grace_ms: Cell::new(0),
             counters,
             index,
@@ -103,7 +105,7 @@ impl Thread {
 
     /// Whether there is anything to look at once a tick; an idle server should not wake up for nothing.
     pub(crate) fn has_work(&self) -> bool {
-        self.counts().open.get() > 0 || !self.pool.is_empty()
+        self.counts().open.get() > 0 || !self.pool.is_empty() || !self.buffers.is_empty()
     }
 
     /// Once a tick: deadlines, old connections, what was tuned, and whether all are to look up.
@@ -113,6 +115,10 @@ impl Thread {
         let rang = self.heard.replace(rings) != rings;
         self.clock.turn(rang || self.draining.get());
         self.pool.sweep(self.clock.now());
+        let round = self.clock.now() / SWEEP_TICKS;
+        if self.swept.replace(round) != round {
+            self.buffers.sweep();
+        }
     }
 
     /// Lets other connections have their turn, and the kernel be heard.
@@ -124,7 +130,7 @@ impl Thread {
     }
 
     pub(crate) fn date(&self) -> [u8; 29] {
-        *self.date.borrow_mut().at(SystemTime::now())
+        *self.date.borrow_mut().at(self.clock.wall())
     }
 
     /// An empty text to write a head in; give it back with [`Thread::give_scratch`].
@@ -143,7 +149,7 @@ impl Thread {
 
     pub(crate) fn give_request_head(&self, head: RequestHead) {
         let mut free = self.requests.borrow_mut();
-        if free.len() < FREE_HEADS && head.fields().is_small() {
+        if free.len() < FREE_HEADS && head.is_small() {
             free.push(head);
         }
     }

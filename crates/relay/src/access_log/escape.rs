@@ -9,6 +9,11 @@ const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
 /// ASCII.
 pub(super) fn quoted(out: &mut Vec<u8>, bytes: &[u8]) {
     let (mut rest, is_cut) = cut(bytes);
+    // Almost all is plain, which is sooner known without stopping at the first that is not.
+    if rest.iter().fold(true, |plain, byte| plain & is_plain(*byte)) {
+        out.extend_from_slice(rest);
+        return end(out, is_cut);
+    }
     while let Some(odd) = rest.iter().position(|byte| !is_plain(*byte)) {
         out.extend_from_slice(&rest[..odd]);
         let byte = rest[odd];

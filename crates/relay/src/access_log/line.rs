@@ -8,6 +8,7 @@ use plan::LogFormat;
 use super::escape::{json, quoted};
 use super::stamp::Stamp;
 use crate::codec::request::RequestHead;
+use crate::codec::text::{hex, ip, number};
 use crate::outcome::Outcome;
 
 /// What a line is made of.
@@ -15,16 +16,12 @@ pub(crate) struct Entry<'a> {
     /// None: what came was no request.
     pub(crate) request: Option<&'a RequestHead>,
     pub(crate) outcome: &'a Outcome,
-    pub(crate) ended: SystemTime,
+    pub(crate) began: SystemTime,
     /// Connections of clients that are open at this time.
     pub(crate) open: u64,
 }
 
 impl Entry<'_> {
-    fn began(&self) -> SystemTime {
-        self.ended.checked_sub(self.outcome.total).unwrap_or(self.ended)
-    }
-
     fn field(&self, name: &str) -> Option<&[u8]> {
         self.request.and_then(|request| request.fields().get(name))
     }
@@ -83,7 +80,7 @@ fn combined(out: &mut Vec<u8>, entry: &Entry<'_>, stamp: &mut Stamp) {
     let outcome = entry.outcome;
     ip(out, outcome.client.ip());
     out.extend_from_slice(b" - - [");
-    out.extend_from_slice(stamp.clf(entry.began()).0.as_bytes());
+    out.extend_from_slice(stamp.clf(entry.began).0.as_bytes());
     out.extend_from_slice(b" +0000] ");
     request_line(out, entry, b"-");
     status(out, outcome.status);
@@ -100,7 +97,7 @@ fn combined(out: &mut Vec<u8>, entry: &Entry<'_>, stamp: &mut Stamp) {
 fn timers(out: &mut Vec<u8>, server: &str, entry: &Entry<'_>, stamp: &mut Stamp) {
     let outcome = entry.outcome;
     address(out, outcome.client);
-    let (date, ms) = stamp.clf(entry.began());
+    let (date, ms) = stamp.clf(entry.began);
     out.extend_from_slice(b" [");
     out.extend_from_slice(date.as_bytes());
     out.push(b'.');
@@ -142,7 +139,7 @@ fn answer_time(outcome: &Outcome) -> Option<Duration> {
 
 fn as_json(out: &mut Vec<u8>, server: &str, entry: &Entry<'_>, stamp: &mut Stamp) {
     let outcome = entry.outcome;
-    let (date, ms) = stamp.iso(entry.began());
+    let (date, ms) = stamp.iso(entry.began);
     out.extend_from_slice(b"{\"time\":\"");
     out.extend_from_slice(date.as_bytes());
     out.push(b'.');
@@ -249,47 +246,14 @@ fn address(out: &mut Vec<u8>, address: SocketAddr) {
     number(out, u64::from(address.port()));
 }
 
-fn ip(out: &mut Vec<u8>, ip: IpAddr) {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => {
-            for (place, part) in ip.octets().into_iter().enumerate() {
-                if place > 0 {
-                    out.push(b'.');
-                }
-                number(out, u64::from(part));
-            }
-        }
-        IpAddr::V6(ip) => out.extend_from_slice(ip.to_string().as_bytes()),
-    }
-}
-
 fn id(out: &mut Vec<u8>, outcome: &Outcome) {
     if let Some(given) = &outcome.given_id {
         return quoted(out, given.as_bytes());
     }
-    for half in outcome.id {
-        for nibble in (0..16).rev() {
-            out.push(b"0123456789abcdef"[(half >> (nibble * 4)) as usize & 15]);
-        }
-    }
+    out.extend_from_slice(&hex(outcome.id));
 }
 
 /// Three digits.
 fn padded(out: &mut Vec<u8>, value: u64) {
     out.extend([100, 10, 1].map(|place| b'0' + (value / place % 10) as u8));
-}
-
-/// As `write!` does, which takes several times as long.
-fn number(out: &mut Vec<u8>, mut value: u64) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (value % 10) as u8;
-        value /= 10;
-        if value == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[at..]);
 }

@@ -71,7 +71,8 @@ fn served() -> Outcome {
 
 fn line(format: LogFormat, request: Option<&RequestHead>, outcome: &Outcome) -> String {
     let ended = UNIX_EPOCH + Duration::from_micros(1_795_398_616_170_250);
-    let entry = Entry { request, outcome, ended, open: 3 };
+    let began = ended - outcome.total;
+    let entry = Entry { request, outcome, began, open: 3 };
     let mut out = Vec::new();
     line::write(format, &mut out, "balancer-1", &entry, &mut Stamp::default());
     String::from_utf8(out).unwrap()
@@ -144,7 +145,7 @@ fn note(log: &AccessLog, target: &str) {
     let request = head(&format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
     let outcome = outcome(200);
     let ended = std::time::SystemTime::now();
-    log.note(0, &Entry { request: Some(&request), outcome: &outcome, ended, open: 1 });
+    log.note(0, &Entry { request: Some(&request), outcome: &outcome, began: ended, open: 1 });
 }
 
 fn wait_until(what: &str, condition: impl Fn() -> bool) {

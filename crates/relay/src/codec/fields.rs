@@ -80,6 +80,7 @@ impl Fields {
         self.bytes.clear();
         self.bytes.extend_from_slice(head);
         self.list.clear();
+        self.list.reserve(parsed.len());
         self.end = head.len().saturating_sub(2) as u32;
         self.connection = Connection::default();
         let base = head.as_ptr() as usize;
@@ -113,13 +114,6 @@ impl Fields {
 
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
-    }
-
-    /// Adds text that stands in no line, and says where it is.
-    pub(crate) fn append(&mut self, text: &[u8]) -> Range<usize> {
-        let start = self.bytes.len();
-        self.bytes.extend_from_slice(text);
-        start..self.bytes.len()
     }
 
     pub(crate) fn list(&self) -> &[Field] {

@@ -1,11 +1,10 @@
 //! The head of a request, checked so that nobody behind us can read it in another way.
 
-use std::ops::Range;
-
 use super::body::Body;
 use super::chunked::Chunked;
 use super::fields::{Fields, Known, tokens, unparsed};
 use super::target::{self, Target};
+use crate::limits::FREE_HEAD_BYTES;
 
 /// Why a request is refused. Each has the status that the client is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -54,9 +53,13 @@ impl Refusal {
 #[derive(Clone, Debug, Default)]
 pub struct RequestHead {
     fields: Fields,
-    method: Range<usize>,
-    target: Range<usize>,
-    host: Option<Range<usize>>,
+    /// Method, target and host, one after the other.
+    text: String,
+    method_end: usize,
+    target_end: usize,
+    has_host: bool,
+    is_head: bool,
+    is_idempotent: bool,
     /// Whether the host came from the target, so that the Host field must be written anew.
     absolute: bool,
     /// 0 or 1: HTTP/1.0 or HTTP/1.1.
@@ -80,37 +83,34 @@ impl RequestHead {
             return Err(Refusal::Malformed);
         };
         self.fields.load(head, request.headers);
-        let place = |text: &str| {
-            let start = text.as_ptr() as usize - head.as_ptr() as usize;
-            start..start + text.len()
-        };
         self.minor = minor;
-        self.method = place(method);
-        self.place_target(place(target), method)?;
-        self.place_host()?;
+        self.text.clear();
+        self.text.push_str(method);
+        self.method_end = method.len();
+        self.is_head = method == "HEAD";
+        self.is_idempotent = matches!(method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE");
+        let authority = self.place_target(target, method)?;
+        self.target_end = self.text.len();
+        self.place_host(authority)?;
         self.framing()
     }
 
-    /// Understands the target; the absolute form becomes the origin form, and its authority the host
-    /// (RFC 9112 section 3.2.2).
-    fn place_target(&mut self, whole: Range<usize>, method: &str) -> Result<(), Refusal> {
-        self.absolute = false;
-        self.host = None;
-        let text = &self.fields.bytes()[whole.clone()];
-        match target::read(text).ok_or(Refusal::Target)? {
-            Target::Origin => self.target = whole,
-            Target::Asterisk if method == "OPTIONS" => self.target = whole,
+    /// Understands the target; the absolute form becomes the origin form, and its authority, which is returned, the
+    /// host (RFC 9112 section 3.2.2).
+    fn place_target<'t>(&mut self, target: &'t str, method: &str) -> Result<Option<&'t str>, Refusal> {
+        let mut host = None;
+        match target::read(target.as_bytes()).ok_or(Refusal::Target)? {
+            Target::Origin => self.text.push_str(target),
+            Target::Asterisk if method == "OPTIONS" => self.text.push_str(target),
             Target::Absolute { authority, path } => {
-                self.absolute = true;
-                self.host = Some(whole.start + authority.start..whole.start + authority.end);
-                self.target = whole.start + path.start..whole.end;
-                if self.fields.bytes()[self.target.clone()].first() != Some(&b'/') {
-                    let rest = self.fields.bytes()[self.target.clone()].to_vec();
+                host = target.get(authority);
+                let rest = target.get(path.start..).unwrap_or_default();
+                if !rest.starts_with('/') {
                     // A server as a whole is asked for in this form (RFC 9112 section 3.2.4).
                     let whole = method == "OPTIONS" && rest.is_empty();
-                    let start = self.fields.append(if whole { b"*" } else { b"/" }).start;
-                    self.target = start..self.fields.append(&rest).end;
+                    self.text.push_str(if whole { "*" } else { "/" });
                 }
+                self.text.push_str(rest);
             }
             Target::Asterisk | Target::Authority if method != "CONNECT" => return Err(Refusal::Target),
             _ => return Err(Refusal::Connect),
@@ -119,28 +119,25 @@ impl RequestHead {
             "CONNECT" => Err(Refusal::Connect),
             // It would show to the client what we tell the servers behind us (RFC 9110 section 9.3.8).
             "TRACE" => Err(Refusal::Trace),
-            _ => Ok(()),
+            _ => Ok(host),
         }
     }
 
-    /// One Host field in HTTP/1.1, at most one in 1.0, and a valid one (RFC 9112 section 3.2).
-    fn place_host(&mut self) -> Result<(), Refusal> {
-        let mut hosts = self.fields.list().iter().filter(|field| field.known == Known::Host);
+    /// One Host field in HTTP/1.1, at most one in 1.0, and a valid one (RFC 9112 section 3.2). `authority`: what the
+    /// target named in its place.
+    fn place_host(&mut self, authority: Option<&str>) -> Result<(), Refusal> {
+        let mut hosts = self.fields.known(Known::Host);
         let (first, second) = (hosts.next(), hosts.next());
-        if second.is_some() {
+        if second.is_some() || first.is_none() && self.minor == 1 {
             return Err(Refusal::Host);
         }
-        let Some(field) = first else {
-            return if self.minor == 0 { Ok(()) } else { Err(Refusal::Host) };
-        };
-        let value = self.fields.value(field);
-        if !target::is_authority(value) {
+        if first.is_some_and(|host| !target::is_authority(host)) {
             return Err(Refusal::Host);
         }
-        if !self.absolute {
-            let start = value.as_ptr() as usize - self.fields.bytes().as_ptr() as usize;
-            self.host = Some(start..start + value.len());
-        }
+        let named = first.and_then(|host| std::str::from_utf8(host).ok());
+        let host = authority.or(named);
+        (self.absolute, self.has_host) = (authority.is_some(), host.is_some());
+        self.text.push_str(host.unwrap_or_default());
         Ok(())
     }
 
@@ -182,12 +179,12 @@ impl RequestHead {
     }
 
     pub fn method(&self) -> &str {
-        ascii(&self.fields.bytes()[self.method.clone()])
+        &self.text[..self.method_end]
     }
 
     /// Path and query as they came; `*` for `OPTIONS *`.
     pub fn target(&self) -> &str {
-        ascii(&self.fields.bytes()[self.target.clone()])
+        &self.text[self.method_end..self.target_end]
     }
 
     pub fn path(&self) -> &str {
@@ -200,7 +197,12 @@ impl RequestHead {
 
     /// Host and port that the client asked for; absent only with HTTP/1.0.
     pub fn host(&self) -> Option<&str> {
-        self.host.clone().map(|place| ascii(&self.fields.bytes()[place]))
+        self.has_host.then(|| &self.text[self.target_end..])
+    }
+
+    /// Whether its memory is worth keeping for the next head.
+    pub(crate) fn is_small(&self) -> bool {
+        self.fields.is_small() && self.text.capacity() <= FREE_HEAD_BYTES
     }
 
     pub fn fields(&self) -> &Fields {
@@ -222,12 +224,12 @@ impl RequestHead {
     }
 
     pub fn is_head(&self) -> bool {
-        self.method() == "HEAD"
+        self.is_head
     }
 
     /// Whether doing it twice is the same as once (RFC 9110 section 9.2.2).
     pub fn is_idempotent(&self) -> bool {
-        matches!(self.method(), "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE")
+        self.is_idempotent
     }
 
     /// Whether the client wants its connection kept (RFC 9112 section 9.3).
@@ -256,11 +258,6 @@ impl RequestHead {
 fn names_version(head: &[u8]) -> bool {
     let version = head.splitn(3, |byte| *byte == b' ').nth(2).unwrap_or_default();
     version.starts_with(b"HTTP/") && version.get(5).is_some_and(u8::is_ascii_digit)
-}
-
-/// Text that the parser has checked to be ASCII.
-fn ascii(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).unwrap_or_default()
 }
 
 /// Digits and nothing else (RFC 9110 section 8.6), at most 18 of them, so that it fits.

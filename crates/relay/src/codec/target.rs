@@ -51,8 +51,22 @@ pub fn is_authority(text: &[u8]) -> bool {
 }
 
 fn is_host_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=".contains(&byte)
+    HOST_BYTES[usize::from(byte)]
 }
+
+static HOST_BYTES: [bool; 256] = {
+    let (mut table, mut byte) = ([false; 256], 0);
+    while byte < table.len() {
+        table[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let (others, mut at) = (b"-._~%!$&'()*+;=", 0);
+    while at < others.len() {
+        table[others[at] as usize] = true;
+        at += 1;
+    }
+    table
+};
 
 /// Nothing, or `:` and up to five digits.
 fn is_port(text: &[u8]) -> bool {

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use super::fields::{Fields, Known};
 use super::request::RequestHead;
 use super::response::ResponseHead;
+use super::text::number;
 
 /// What to do with `Via` (RFC 9110 section 7.6.3).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -192,25 +193,16 @@ fn connection(out: &mut Vec<u8>, keep: Keep) {
 /// A value of ours never has a line end in it; if one came in from outside by mistake it is cut there, since what
 /// follows would be read as a field.
 fn line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    let end = value.iter().position(|byte| matches!(byte, b'\r' | b'\n' | 0)).unwrap_or(value.len());
+    let ends = |byte: u8| byte == b'\r' || byte == b'\n' || byte == 0;
+    // Almost never there, and sooner excluded without stopping at the first.
+    let is_cut = value.iter().fold(false, |found, byte| found | ends(*byte));
+    let end =
+        if is_cut { value.iter().position(|byte| ends(*byte)).unwrap_or_default() } else { value.len() };
+    out.reserve(name.len() + end + ": \r\n".len());
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
     out.extend_from_slice(&value[..end]);
     out.extend_from_slice(b"\r\n");
-}
-
-fn number(out: &mut Vec<u8>, mut number: u64) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[at..]);
 }
 
 /// The reason phrase (RFC 9110 section 15).

@@ -42,16 +42,19 @@ impl Stream {
         buffer: &mut Buffer,
         free: &Buffers,
     ) -> Poll<io::Result<usize>> {
-        ready!(self.0.poll_read_ready(context))?;
         buffer.ready(free);
         let mut space = ReadBuf::new(buffer.space());
         if space.capacity() == 0 {
             return Poll::Ready(Err(super::full()));
         }
-        ready!(Pin::new(&mut self.0).poll_read(context, &mut space))?;
+        let read = Pin::new(&mut self.0).poll_read(context, &mut space);
         let count = space.filled().len();
         buffer.filled(count);
-        Poll::Ready(Ok(count))
+        if count == 0 {
+            // Whoever waits holds no memory for it.
+            buffer.rest(free);
+        }
+        read.map_ok(|()| count)
     }
 
     pub(crate) fn poll_send(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
