@@ -3,6 +3,7 @@
 #
 #   scripts/install.sh up      what the example site needs
 #   scripts/install.sh test    what the tests need as well
+#   scripts/install.sh bench   the peers that bench/run measures, and its load
 #
 # What is there, from whatever source, is left alone. Without root or a sudo that asks no password it changes
 # nothing, says the exact command, and fails.
@@ -15,7 +16,8 @@ main() {
     case "${1:-}" in
     up) missing=($(missing_for_up)) ;;
     test) missing=($(missing_for_up) $(missing_for_test)) ;;
-    *) fail "say what for: scripts/install.sh up, or scripts/install.sh test" ;;
+    bench) missing=($(missing_for_bench)) ;;
+    *) fail "say what for: scripts/install.sh up, test or bench" ;;
     esac
     if [ ${#missing[@]} -gt 0 ]; then install_packages "$1" "${missing[@]}"; fi
     if [ "${2:-}" = packages ]; then return; fi # root for these alone: Rust belongs to whoever builds
@@ -39,6 +41,16 @@ missing_for_test() {
     has_in_sbin ip || echo iproute2
     has_in_sbin nft || echo nftables
     has nsenter && has setpriv && has unshare || echo util-linux
+}
+
+missing_for_bench() {
+    # Debian keeps servers off the PATH of users.
+    local PATH=$PATH:/usr/sbin
+    has haproxy || echo haproxy
+    has nginx || echo nginx
+    has wrk || echo wrk
+    has strace || echo strace
+    has taskset || echo util-linux
 }
 
 has() { command -v "$1" >/dev/null 2>&1; }
@@ -74,6 +86,13 @@ apt_install() {
     export DEBIAN_FRONTEND=noninteractive
     local patient=(-o Acquire::Retries=3 -o DPkg::Lock::Timeout=300)
     apt-get "${patient[@]}" -q update
+    # A server that comes with a package is not started: we want its program only.
+    local policy=/usr/sbin/policy-rc.d
+    if [ ! -e "$policy" ]; then
+        printf '#!/bin/sh\nexit 101\n' >"$policy"
+        chmod 755 "$policy"
+        trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+    fi
     # The old configuration file is kept: ours, written a moment ago, or the administrator's.
     apt-get "${patient[@]}" -q -y -o Dpkg::Options::=--force-confold --no-install-recommends install "$@"
 }

@@ -8,6 +8,6 @@
        │                           └ rounds              in turns, medians, ratios
        └ result, markdown, chart   what is printed and drawn
 
-Standard library only. It installs nothing, changes nothing on the machine, uses loopback addresses of one
+Standard library only. It changes nothing on the machine but to install peers that are missing, uses loopback addresses of one
 block (127.0.N), and ends everything that it started, by process id.
 """

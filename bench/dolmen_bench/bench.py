@@ -5,9 +5,10 @@ import sys
 import time
 from dataclasses import dataclass, field
 
-from . import binary, origin, packages
+from . import binary, install, origin, rounds
 from .sides.chain import Chain
 from .sides.dolmen import ACCESS_LOG, Dolmen
+from .sides.floor import Floor
 from .sides.haproxy import HAProxy
 from .sides.nginx import Nginx
 
@@ -42,6 +43,10 @@ health = "/"
 @dataclass
 class Bench:
     place: object
+    # Makes another place for the same binary, which is given what it is to read through.
+    another_place: object
+    # Whether Dolmen is measured on epoll as well.
+    both: bool
     rounds: int
     seconds: int
     # Whether access logs were asked for.
@@ -63,8 +68,18 @@ class Bench:
         """The sides of every case with one proxy, not started yet."""
         logging = self.logging(origins)
         sides = [self._balancer_site(origins, logging)] if self.measures("dolmen") else []
+        if self.measures("dolmen") and self.both:
+            sides.append(self._balancer_site(origins, logging, self.another_place("epoll"), rounds.OURS_ON_EPOLL))
         sides += [HAProxy(self.place, origins, logging)] if self.measures("haproxy") else []
         return sides + ([Nginx(self.place, origins, logging)] if self.measures("nginx") else [])
+
+    def beside(self, origins):
+        """No peers: ours without an access log, and what the kernel alone costs."""
+        sides = []
+        if self.measures("dolmen") and self.logging(origins):
+            place = self.another_place(self.place.io)
+            sides.append(self._balancer_site(origins, False, place, rounds.OURS_WITHOUT_LOG))
+        return sides + ([Floor(self.place, origins)] if self.measures("floor") else [])
 
     def chains(self, worker, origins):
         """The sides of the whole path, not started yet."""
@@ -100,24 +115,25 @@ class Bench:
             side.start()
             return side.writes_access_log()
 
-    def _balancer_site(self, origins, logging):
+    def _balancer_site(self, origins, logging, place=None, name=rounds.OURS):
         servers = ", ".join(f'"{host}:{port}"' for host, port in origins)
         site = BALANCER_SITE.format(
             servers=servers, access_log=ACCESS_LOG[logging], health=origin.HEALTH, every=CHECK_EVERY
         )
-        return Dolmen(self.place, self.dolmen, site, ["balancer"], _settings(logging, f"GET {origin.HEALTH}"))
+        settings = _settings(logging, f"GET {origin.HEALTH}")
+        return Dolmen(place or self.place, self.dolmen, site, ["balancer"], settings, name)
 
     def _path_site(self, logging):
         site = PATH_SITE.format(access_log=ACCESS_LOG[logging], every=CHECK_EVERY)
-        return Dolmen(
-            self.place, self.dolmen, site, ["balancer", "web", "app"], _settings(logging, "of web and worker")
-        )
+        settings = _settings(logging, "of web and worker")
+        return Dolmen(self.place, self.dolmen, site, ["balancer", "web", "app"], settings, rounds.OURS)
 
 
 def _settings(logging, check):
     return {
-        "access_log": "to a file, combined, written once a second" if logging else "off", "to_servers": "keep-alive", "x_forwarded_for": True,
-        "health_checks": f"{check} every {CHECK_EVERY}", "algorithm": "round-robin",
+        "access_log": "to a file, combined, written once a second" if logging else "off",
+        "to_servers": "keep-alive", "x_forwarded_for": True, "health_checks": f"{check} every {CHECK_EVERY}",
+        "algorithm": "round-robin",
     }
 
 
@@ -125,7 +141,7 @@ def prepare(names, cases, given):
     """Checks that all programs are there and builds what has to be built; returns the dolmen binary's path."""
     classes = {"haproxy": HAProxy, "nginx": Nginx}
     programs = [program for name in names if name in classes for program in classes[name].programs]
-    packages.require([*programs, "taskset", "nginx", *(["wrk"] if any(case.uses_wrk for case in cases) else [])])
+    install.require([*programs, "taskset", "nginx", *(["wrk"] if any(case.uses_wrk for case in cases) else [])])
     for tool in {tool for case in cases for tool in case.tools}:
         binary.tool(tool)
     return binary.dolmen(given) if "dolmen" in names else None

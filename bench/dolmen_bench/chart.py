@@ -2,11 +2,12 @@
 
 from xml.sax.saxutils import escape
 
+from . import rounds
 from .markdown import NAMES
 
-WIDTH, LEFT, RIGHT, TOP = 760, 150, 90, 64
+WIDTH, LEFT, RIGHT, TOP = 820, 210, 90, 64
 BAR, GAP, GROUP_GAP = 16, 4, 26
-COLOURS = {"dolmen": "#b4532a"}
+COLOURS = {"dolmen": "#b4532a", "dolmen-epoll": "#d3936f", "dolmen-without-log": "#d3936f", "floor": "#e3e6e8"}
 PEER_COLOUR = "#9aa3ab"
 # A peer far behind would shrink all other bars; its bar is cut and its number says the rest.
 RATIO_MAX = 2.5
@@ -31,7 +32,7 @@ def draw(results):
 def _relative(result, side):
     """To the better peer's median; to the best of all when there is no peer."""
     figure = result["figure"]
-    peers = [other for other in result["sides"] if other["name"] != "dolmen"] or result["sides"]
+    peers = [other for other in result["sides"] if rounds.is_peer(other["name"])] or result["sides"]
     return side["figures"][figure] / min(peer["figures"][figure] for peer in peers)
 
 
@@ -57,16 +58,18 @@ def _group(y, result):
 
 
 def _goals(y, result, scale):
-    """Marks on our bar where the goals are: to the better peer, or to a peer by name."""
+    """Marks on our bars where the goals are: to the better peer, or to a peer by name."""
     marks = ""
-    if result["sides"][0]["name"] != "dolmen":
-        return marks
     to = {"better": 1.0, **{side["name"]: _relative(result, side) for side in result["sides"]}}
-    for peer, goal in result["goals"].items():
-        if peer in to:
-            x = LEFT + min(goal["ratio"] * to[peer], RATIO_MAX) * scale
-            title = f"goal: {goal['ratio']} × {NAMES[peer]}"
-            marks += f'<path d="M{x:.1f} {y - 1} v{BAR + 2}" class="goal"><title>{title}</title></path>\n'
+    ours = {rounds.OURS: result, rounds.OURS_ON_EPOLL: result["epoll"]}
+    for place, side in enumerate(result["sides"]):
+        goals = (ours.get(side["name"]) or {"goals": {}})["goals"]
+        for peer, goal in goals.items():
+            if peer in to:
+                x = LEFT + min(goal["ratio"] * to[peer], RATIO_MAX) * scale
+                top = y + place * (BAR + GAP) - 1
+                title = f"goal: {goal['ratio']} × {NAMES[peer]}"
+                marks += f'<path d="M{x:.1f} {top} v{BAR + 2}" class="goal"><title>{title}</title></path>\n'
     return marks
 
 

@@ -1,6 +1,7 @@
 """bench/run CASE [--json]: from the words on the command line to the printed result."""
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -10,7 +11,7 @@ from .bench import Bench, prepare
 from .place import BLOCKS, Place
 from .trouble import Mistake, Trouble
 
-SIDES = ("dolmen", "haproxy", "nginx")
+SIDES = ("dolmen", "haproxy", "nginx", "floor")
 ROUNDS, ROUNDS_MIN = 5, 5
 SECONDS = 5
 # A machine with nothing to do is below this.
@@ -57,10 +58,12 @@ def _parser():
     parser.add_argument("--seconds", type=_count, default=SECONDS, help=f"of each load (default {SECONDS})")
     parser.add_argument("--log", choices=["on", "off"], default="on", help="access logs of all sides (default on)")
     parser.add_argument("--sides", type=_sides, default=list(SIDES), help=f"default {','.join(SIDES)}")
-    parser.add_argument("--io", choices=["io_uring", "epoll"], default="io_uring",
-                        help="what Dolmen reads through (default io_uring, where the kernel has it)")
+    parser.add_argument("--io", choices=["both", "io_uring", "epoll"], default="both",
+                        help="what Dolmen reads through (default both, one after the other)")
     parser.add_argument("--dolmen", metavar="PATH", help="measure this binary instead of building one")
     parser.add_argument("--block", type=_block, metavar="127.0.N", help="loopback addresses (default: a free block)")
+    parser.add_argument("--saved", metavar="FILE", nargs="+", default=[],
+                        help="results printed by --json before, whose cases need not be measured again")
     parser.add_argument("--docs", metavar="FOLDER", default=os.path.join(binary.ROOT, "docs"),
                         help="where `all` writes (default docs)")
     return parser
@@ -88,25 +91,41 @@ def _block(text):
 
 
 def _measure(arguments):
-    chosen = [case for case in cases.ALL if arguments.case in (case.name, "all")]
+    saved = {result["case"]: result for path in arguments.saved for result in _saved(path)}
+    chosen = [case for case in cases.ALL if arguments.case in (case.name, "all") and case.name not in saved]
+    if saved and not chosen:
+        _publish(arguments, [saved[case.name] for case in cases.ALL if case.name in saved])
+        return FINE
     dolmen = prepare(arguments.sides, chosen, arguments.dolmen)
     described = machine.describe()
     load_core, proxy_core = machine.cores()
     described["file_limit"] = machine.raise_file_limit()
     # Everything that is started from here on inherits the core of the load; proxies get their own.
     os.sched_setaffinity(0, {load_core})
-    results = []
-    with Place(load_core, proxy_core, arguments.block, arguments.io) as place:
+    with contextlib.ExitStack() as stack:
+        first = "epoll" if arguments.io == "epoll" else "io_uring"
+        place = stack.enter_context(Place(load_core, proxy_core, arguments.block, first))
         bench = Bench(
-            place, arguments.rounds, arguments.seconds, arguments.log == "on", arguments.sides, dolmen
+            place, lambda io: stack.enter_context(Place(load_core, proxy_core, None, io)), arguments.io == "both",
+            arguments.rounds, arguments.seconds, arguments.log == "on", arguments.sides, dolmen,
         )
         bench.notes += _doubts(arguments.rounds, described["load_before"])
         for case in chosen:
             bench.say(f"{case.name}: {case.work}")
             sides, measured = case.run(bench)
-            results.append(result.of(case, bench, sides, measured, described))
-    _publish(arguments, results)
+            saved[case.name] = result.of(case, bench, sides, measured, described)
+    _publish(arguments, [saved[case.name] for case in cases.ALL if case.name in saved])
     return FINE
+
+
+def _saved(path):
+    """What `bench/run CASE --json` or `bench/run all --json` has printed before."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = json.load(file)
+        return found if isinstance(found, list) else [found]
+    except (OSError, ValueError) as error:
+        raise Mistake(f"{path} is no result of this harness: {error}") from None
 
 
 def _doubts(rounds, load_before):

@@ -1,6 +1,10 @@
 """The tables that people read."""
 
-NAMES = {"dolmen": "Dolmen", "haproxy": "HAProxy", "nginx": "nginx", "haproxy-nginx": "HAProxy → nginx",
+from . import rounds
+
+NAMES = {"dolmen": "Dolmen", "dolmen-epoll": "Dolmen on epoll",
+         "dolmen-without-log": "Dolmen without access log", "floor": "floor (bytes passed on unread)",
+         "haproxy": "HAProxy", "nginx": "nginx", "haproxy-nginx": "HAProxy → nginx",
          "better": "the better peer"}
 # Of all figures, those that the table of a case shows, as far as it has them.
 COLUMNS = {
@@ -13,8 +17,11 @@ COLUMNS = {
 
 def summary(results):
     """One row for each case."""
-    rows = [["case", "measure", "Dolmen", "peers", "ratio to the better (min–max)", "goal"]]
-    rows += [_row(result) for result in results]
+    rows = [["case", "measure", "through", "Dolmen", "peers", "ratio to the better (min–max)", "goal"]]
+    for result in results:
+        rows.append(_row(result, rounds.OURS, result))
+        if result["epoll"]:
+            rows.append(_row(result, rounds.OURS_ON_EPOLL, result["epoll"]))
     return _table(rows) + "".join(f"\n{_sentence(note)}\n" for note in _notes(results))
 
 
@@ -34,11 +41,14 @@ def page(results):
     return "\n".join(parts + [_detail(result) for result in results])
 
 
-def _row(result):
-    ours = [_figure(result, side) for side in result["sides"] if side["name"] == "dolmen"]
-    peers = [f"{NAMES[side['name']]} {_figure(result, side)}" for side in result["sides"] if side["name"] != "dolmen"]
-    return [result["case"], f"{result['measure']}, {result['unit']}", *(ours or ["–"]), ", ".join(peers) or "–",
-            _ratio(result), "; ".join(_goal(result, peer, goal) for peer, goal in result["goals"].items())]
+def _row(result, name, compared):
+    ours = [side for side in result["sides"] if side["name"] == name]
+    figures = [_figure(result, side) for side in ours] or ["–"]
+    through = [side["settings"]["io"] for side in ours] or ["–"]
+    peers = [f"{NAMES[side['name']]} {_figure(result, side)}" for side in result["sides"]
+             if rounds.is_peer(side["name"])]
+    return [result["case"], f"{result['measure']}, {result['unit']}", *through, *figures, ", ".join(peers) or "–",
+            _ratio(compared), "; ".join(_goal(compared, peer, goal) for peer, goal in compared["goals"].items())]
 
 
 def _figure(result, side):

@@ -1,11 +1,9 @@
-"""The programs that a case needs, and the Debian packages that have them. Nothing is installed from here."""
+"""The programs that a case needs, and the Debian packages that have them."""
 
 import os
 import shutil
 
-from .trouble import Mistake
-
-DEBIAN = {"haproxy": "haproxy", "nginx": "nginx", "wrk": "wrk", "taskset": "util-linux"}
+DEBIAN = {"haproxy": "haproxy", "nginx": "nginx", "wrk": "wrk", "taskset": "util-linux", "strace": "strace"}
 # Not on every user's PATH, but that is where Debian puts haproxy and nginx.
 ALSO = "/usr/sbin:/usr/local/sbin"
 
@@ -15,11 +13,6 @@ def find(program):
     return shutil.which(program, path=os.environ.get("PATH", "") + ":" + ALSO)
 
 
-def require(programs):
-    """All programs must be there; every missing package is named at once."""
-    missing = sorted(DEBIAN.get(name, name) for name in set(programs) if find(name) is None)
-    if missing:
-        raise Mistake(
-            f"this needs programs that are not installed: {', '.join(missing)}\n"
-            f"hint: apt-get install --no-install-recommends {' '.join(missing)}"
-        )
+def missing(programs):
+    """The packages of those that are not there."""
+    return sorted({DEBIAN.get(name, name) for name in programs if find(name) is None})

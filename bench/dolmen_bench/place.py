@@ -21,7 +21,7 @@ class Place:
     """Use it as a context: at the end all that was started is ended and the folder removed."""
 
     # Machines of a dolmen site are .1, .2, …; the rest of the block is for what stands beside it.
-    HAPROXY, NGINX, WEB, WORKER = 101, 102, 103, 110
+    HAPROXY, NGINX, WEB, FLOOR, WORKER = 101, 102, 103, 104, 110
     WEB_PORT = 8085
 
     def __init__(self, load_core, proxy_core, block=None, io="io_uring"):

@@ -5,7 +5,7 @@ from . import rounds
 
 def of(case, bench, sides, measured, machine):
     found = rounds.ratios(measured, case.figure)
-    better = found["better"] if found else {"ratio": None, "ratio_min": None, "ratio_max": None}
+    on_epoll = rounds.ratios(measured, case.figure, rounds.OURS_ON_EPOLL)
     return {
         "case": case.name,
         "work": case.work,
@@ -13,14 +13,22 @@ def of(case, bench, sides, measured, machine):
         "figure": case.figure,
         "unit": case.unit,
         "sides": [_side(side, measured[side.name]) for side in sides],
-        **better,
-        "ratio_to": found["peers"] if found else {},
-        "goals": {peer: {"ratio": goal, "met": _met(found, peer, goal)} for peer, goal in case.goals.items()},
+        **_ours(found, case.goals),
+        "epoll": _ours(on_epoll, case.goals_on_epoll or case.goals) if on_epoll else None,
         "rounds": bench.rounds,
         "seconds": bench.seconds,
         "access_log": bench.writes_logs(),
         "notes": list(bench.notes),
         "machine": machine,
+    }
+
+
+def _ours(found, goals):
+    better = found["better"] if found else {"ratio": None, "ratio_min": None, "ratio_max": None}
+    return {
+        **better,
+        "ratio_to": found["peers"] if found else {},
+        "goals": {peer: {"ratio": goal, "met": _met(found, peer, goal)} for peer, goal in goals.items()},
     }
 
 

@@ -2,7 +2,12 @@
 
 import statistics
 
-OURS = "dolmen"
+OURS, OURS_ON_EPOLL, OURS_WITHOUT_LOG, FLOOR = "dolmen", "dolmen-epoll", "dolmen-without-log", "floor"
+
+
+def is_peer(name):
+    """Whether it is one that we compare with: neither ours nor the floor, which serves nobody."""
+    return name not in (OURS, OURS_ON_EPOLL, OURS_WITHOUT_LOG, FLOOR)
 
 
 def in_turns(sides, rounds, measure, say):
@@ -23,12 +28,12 @@ def medians(list_of_figures):
     return {key: statistics.median(figures[key] for figures in list_of_figures) for key in list_of_figures[0]}
 
 
-def ratios(measured, figure):
+def ratios(measured, figure, name=OURS):
     """Ours to the better peer (the smaller, figure by figure), one for each round; then to each peer alone."""
-    peers = [name for name in measured if name != OURS]
-    if OURS not in measured or not peers:
+    peers = [peer for peer in measured if is_peer(peer)]
+    if name not in measured or not peers:
         return None
-    ours = [figures[figure] for figures in measured[OURS]]
+    ours = [figures[figure] for figures in measured[name]]
     theirs = {name: [figures[figure] for figures in measured[name]] for name in peers}
     better = [min(of_round) for of_round in zip(*theirs.values())]
     return {

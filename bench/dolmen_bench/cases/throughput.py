@@ -10,16 +10,17 @@ WARM_UP_S = 1
 
 
 def small(bench):
-    return _run(bench, origin.SMALL)
+    return _run(bench, origin.SMALL, bench.beside)
 
 
 def large(bench):
-    return _run(bench, origin.LARGE)
+    return _run(bench, origin.LARGE, lambda _: [])
 
 
-def _run(bench, path):
+def _run(bench, path, others):
     with contextlib.ExitStack() as stack:
-        sides = bench.balancers(origin.start(bench.place, stack))
+        origins = origin.start(bench.place, stack)
+        sides = bench.balancers(origins) + others(origins)
         return sides, compare(bench, stack, sides, path)
 
 

@@ -23,12 +23,11 @@ ACCESS_LOG = {True: 'access-log = "combined"', False: 'access-log = "off"'}
 
 
 class Dolmen:
-    name = "dolmen"
     programs = ()
 
-    def __init__(self, place, binary, site, roles, settings):
+    def __init__(self, place, binary, site, roles, settings, name):
         """site: the text of the site file; roles: whose processes are counted."""
-        self.place, self.binary, self.site, self.roles = place, binary, site, roles
+        self.place, self.binary, self.site, self.roles, self.name = place, binary, site, roles, name
         self.address = place.address(1)
         self.settings = {"threads": "1 per server (started on one core)", "io": place.io, **settings}
         self.folder = place.subfolder(f"site-{place.block}")
@@ -51,6 +50,8 @@ class Dolmen:
             processes.run(words, UP_WITHIN_S + 10, cwd=self.folder, env=environment)
         status = processes.run([self.binary, "status", "--json"], 10, cwd=self.folder)
         self.servers = json.loads(status)["servers"]
+        # Asked, not assumed: where the kernel has no io_uring, Dolmen takes epoll.
+        self.settings["io"] = "io_uring" if all(_has_ring(pid) for pid in self.pids()) else "epoll"
 
     def pid(self, name):
         found = [server["pid"] for server in self.servers if server["name"] == name]
@@ -108,6 +109,11 @@ class Dolmen:
         shutil.rmtree(state, ignore_errors=True)
         if os.path.islink(link):
             os.unlink(link)
+
+
+def _has_ring(pid):
+    folder = f"/proc/{pid}/fd"
+    return any("io_uring" in os.readlink(os.path.join(folder, number)) for number in os.listdir(folder))
 
 
 def _holds(path, text):
