@@ -80,7 +80,15 @@ def _detail(result):
         for side in result["sides"] if side["system_calls_per_request"]
     )
     calls = f"\nSystem calls of a request:\n\n{calls}" if calls else ""
-    return f"## {result['case']}\n\n{_sentence(result['work'])}\n\n{_table(rows)}\n{settings}{calls}"
+    return f"## {result['case']}\n\n{_sentence(result['work'])}\n\n{_table(rows)}\n{_log(result)}{settings}{calls}"
+
+
+def _log(result):
+    costs = result["access_log_costs"]
+    if not costs:
+        return ""
+    return (f"The access log costs Dolmen {costs['median']:.2f} {result['unit']} of a request "
+            f"(from {costs['min']:.2f} to {costs['max']:.2f} over the rounds).\n\n")
 
 
 def _calls(by_name):

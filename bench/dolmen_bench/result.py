@@ -15,6 +15,7 @@ def of(case, bench, sides, measured, machine):
         "sides": [_side(side, measured[side.name]) for side in sides],
         **_ours(found, case.goals),
         "epoll": _ours(on_epoll, case.goals_on_epoll or case.goals) if on_epoll else None,
+        "access_log_costs": rounds.log_costs(measured, case.figure),
         "rounds": bench.rounds,
         "seconds": bench.seconds,
         "access_log": bench.writes_logs(),

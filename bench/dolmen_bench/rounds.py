@@ -42,6 +42,15 @@ def ratios(measured, figure, name=OURS):
     }
 
 
+def log_costs(measured, figure):
+    """What the access log adds to ours, one for each round; None where that was not measured."""
+    if OURS not in measured or OURS_WITHOUT_LOG not in measured:
+        return None
+    pairs = zip(measured[OURS], measured[OURS_WITHOUT_LOG])
+    each = [on[figure] - off[figure] for on, off in pairs]
+    return {"median": statistics.median(each), "min": min(each), "max": max(each)}
+
+
 def _spread(ours, theirs):
     each = [mine / other for mine, other in zip(ours, theirs)]
     return {"ratio": statistics.median(each), "ratio_min": min(each), "ratio_max": max(each)}
