@@ -28,11 +28,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::machines::agreed::AgreedError;
 use crate::machines::desk::Desk;
-use crate::machines::follow::Follower;
+use crate::machines::follow::{Follower, Trouble};
 use crate::site::{MachineFolder, State};
 use peers::Peers;
 use record::{Process, Record};
 use servant::{Servant, Surroundings};
+
+/// What is said of a machine of which nothing else is to be said.
+pub const ANSWERS: &str = "its agent answers";
 
 /// Events that wait for the loop. Those who send wait when it is full.
 const QUEUE: usize = 1024;
@@ -130,6 +133,8 @@ struct Agent {
     ending: bool,
     started: Instant,
     looked: reload::Looked,
+    /// Why it does not go by what the machines agreed on, on real machines.
+    trouble: Trouble,
 }
 
 impl Agent {
@@ -148,7 +153,7 @@ impl Agent {
             .await
             .map_err(|error| AgentError::Door { address: machine.agent, error })?;
         let door = Door { listener, identity: identity.clone(), site: plan.site.clone() };
-        let desk = agree(state, &plan, &machine, (&identity, guests), &sender)?;
+        let (desk, trouble) = agree(state, &plan, &machine, (&identity, guests), &sender)?;
         let link = folder.link();
         let listener = short_path::listen(&link)?;
         state.open_link(&link)?;
@@ -159,7 +164,7 @@ impl Agent {
             name: name.to_owned(),
             address: machine.address.to_string(),
             state: MachineState::Up,
-            because: "its agent answers".into(),
+            because: ANSWERS.into(),
             servers: Vec::new(),
         });
         let (plans, newest) = watch::channel(Arc::clone(&plan));
@@ -196,6 +201,7 @@ impl Agent {
             ending: false,
             started: Instant::now(),
             looked: reload::Looked::default(),
+            trouble,
         };
         Ok((agent, happenings))
     }
@@ -386,8 +392,9 @@ impl Agent {
             .map(|s| s.report(now_ms, &self.plan))
             .collect();
         self.report.send_if_modified(|report| {
-            let changed = report.servers != servers;
-            report.servers = servers;
+            let because = self.trouble.sentence().unwrap_or_else(|| ANSWERS.into());
+            let changed = report.servers != servers || report.because != because;
+            (report.servers, report.because) = (servers, because);
             changed
         });
         let site = door::site(&self.plan, &self.report.borrow(), &self.peers).without_counts();
@@ -408,15 +415,16 @@ fn agree(
     me: &plan::Machine,
     (identity, guests): (&Identity, Guests),
     agent: &mpsc::Sender<Happening>,
-) -> Result<Option<Desk>, AgentError> {
+) -> Result<(Option<Desk>, Trouble), AgentError> {
     if plan.place != Place::Machines || plan.control.is_none() {
-        return Ok(None);
+        return Ok((None, Trouble::default()));
     }
     let follower = Follower::new(state, &me.name, plan, identity.clone())?;
     tokio::task::spawn_local(Follower::heed_revoked(follower.client.clone(), guests.clone()));
     let desk = Desk::open(state, me, follower.client.clone(), guests)?;
+    let trouble = follower.trouble();
     tokio::task::spawn_local(follower.run(agent.clone()));
-    Ok(Some(desk))
+    Ok((Some(desk), trouble))
 }
 
 fn answer(reply: oneshot::Sender<Answer>, answer: Answer) {

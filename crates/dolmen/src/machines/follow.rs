@@ -4,6 +4,8 @@
 //! The plan is taken on only when all that it needs is here, so that a machine that lacks something stays with
 //! the plan it has and says why. Without control everything stays as it is.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::time::Duration;
 
 use link::api::{self, Answer, Authority, Fingerprint, Guests, Identity, OPERATOR, Sealed, SealingKey, call};
@@ -27,23 +29,57 @@ pub struct Follower {
     pub machine: String,
     pub identity: Identity,
     pub client: Client,
+    trouble: Trouble,
+}
+
+/// Why this machine does not go by what was agreed, for as long as it does not. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Trouble(Rc<RefCell<Option<String>>>);
+
+impl Trouble {
+    pub fn sentence(&self) -> Option<String> {
+        self.0.borrow().clone()
+    }
+
+    /// Says it once in the log, and in every report until it is over.
+    fn is(&self, because: String) {
+        let told = self.0.replace(Some(because.clone()));
+        if told.as_ref() != Some(&because) {
+            tracing::warn!("{because}");
+        }
+    }
+
+    fn is_over(&self) {
+        self.0.take();
+    }
 }
 
 impl Follower {
     pub fn new(state: &State, machine: &str, plan: &Plan, identity: Identity) -> Result<Self, AgreedError> {
         let client = Client::new(identity.clone(), plan, machine);
-        Ok(Self { state: state.clone(), machine: machine.to_owned(), identity, client })
+        Ok(Self {
+            state: state.clone(),
+            machine: machine.to_owned(),
+            identity,
+            client,
+            trouble: Trouble::default(),
+        })
+    }
+
+    /// What is wrong, now and later.
+    pub fn trouble(&self) -> Trouble {
+        self.trouble.clone()
     }
 
     /// Follows until the agent ends.
     pub async fn run(self, agent: mpsc::Sender<Happening>) {
-        let mut told = String::new();
         while self.state.about().founder
             && let Err(error) = self.begin().await
         {
-            say(&mut told, format!("the site is not agreed on yet: {error}"));
+            self.trouble.is(format!("the site is not agreed on yet: {error}"));
             sleep(RETRY).await;
         }
+        self.trouble.is_over();
         let mut seen = self.client.watch(PLAN);
         loop {
             let record = seen.borrow_and_update().as_ref().map(|seen| seen.record.value.clone());
@@ -52,11 +88,11 @@ impl Follower {
                 None => Ok(()),
             };
             if let Err(because) = followed {
-                say(&mut told, because);
+                self.trouble.is(because);
                 drop(timeout(RETRY, seen.changed()).await);
                 continue;
             }
-            told.clear();
+            self.trouble.is_over();
             if seen.changed().await.is_err() {
                 return;
             }
@@ -167,7 +203,7 @@ impl Follower {
         if let Some(release) = store.find(&agreed.files) {
             return Ok(release);
         }
-        let mut because = "no other machine has them".to_owned();
+        let mut because = Vec::new();
         let (first, others): (Vec<_>, Vec<_>) =
             agreed.plan.machines.iter().partition(|machine| machine.name == agreed.by);
         for machine in first.into_iter().chain(others).filter(|machine| machine.name != self.machine) {
@@ -178,17 +214,9 @@ impl Follower {
             };
             match received.await {
                 Ok(release) => return Ok(release),
-                Err(error) => because = format!("{}: {error}", machine.name),
+                Err(error) => because.push(format!("{}: {error}", machine.name)),
             }
         }
-        Err(because)
-    }
-}
-
-/// Says it once.
-fn say(told: &mut String, because: String) {
-    if *told != because {
-        tracing::warn!("{because}");
-        *told = because;
+        Err(if because.is_empty() { "no other machine has them".into() } else { because.join("; ") })
     }
 }

@@ -79,7 +79,9 @@ pub fn is_synchronous(plan: &Plan) -> bool {
 /// All machines up, all servers as they should be, and commits as safe as the plan promises.
 pub fn is_fine(plan: &Plan, reports: &[MachineReport]) -> bool {
     let fine = |machine: &MachineReport| {
-        machine.state == MachineState::Up && machine.servers.iter().all(|server| is_as_wanted(plan, server))
+        // One that says anything else does not go by the plan.
+        let follows = machine.state == MachineState::Up && machine.because == crate::agent::ANSWERS;
+        follows && machine.servers.iter().all(|server| is_as_wanted(plan, server))
     };
     let waits = waits_for_nobody(is_synchronous(plan), reports).is_some();
     !reports.is_empty() && reports.iter().all(fine) && !waits

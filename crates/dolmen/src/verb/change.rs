@@ -135,10 +135,13 @@ async fn watch(
     loop {
         let answer = timeout(SILENCE, conversation.answer()).await.map_err(slow)??;
         *reached = Instant::now();
-        if let Answer::Machine(report) = answer
-            && seen.all_done(&report)
-        {
-            return Ok(());
+        if let Answer::Machine(report) = answer {
+            if seen.all_done(&report) {
+                return Ok(());
+            }
+            if report.because != crate::agent::ANSWERS {
+                return Err(ApiError::Refused(report.because));
+            }
         }
     }
 }

@@ -120,7 +120,10 @@ fn as_text(
         _ if healthy && database::is_paused(report) => out::state(State::Draining, "fine, but paused"),
         _ if healthy => out::state(State::Healthy, "everything is fine"),
         (0, Some(sentence)) => out::state(State::Starting, &sentence),
-        (0, None) => out::state(State::Down, "a machine is not up"),
+        (0, None) if report.machines.iter().any(|machine| machine.state != MachineState::Up) => {
+            out::state(State::Down, "a machine is not up")
+        }
+        (0, None) => out::state(State::Down, "a machine does not go by what was agreed"),
         (1, _) => out::state(State::Down, &format!("1 of {all} servers is not healthy")),
         _ => out::state(State::Down, &format!("{wrong} of {all} servers are not healthy")),
     };
@@ -128,7 +131,10 @@ fn as_text(
         vec![format!("{}  {verdict}  (generation {generation})", out::strong(&plan.site)), String::new()];
     for machine in &report.machines {
         let state = if machine.state == MachineState::Up {
-            out::state(State::Healthy, "up")
+            match machine.because.as_str() {
+                crate::agent::ANSWERS => out::state(State::Healthy, "up"),
+                because => out::state(State::Unhealthy, &format!("up, but {because}")),
+            }
         } else {
             out::state(State::Down, &format!("down: {}", machine.because))
         };

@@ -160,6 +160,25 @@ fn a_machine_that_was_away_catches_up_and_a_minority_changes_nothing() {
 }
 
 #[test]
+fn a_machine_that_cannot_follow_says_why_and_follows_when_it_can() {
+    let bed = joined();
+    let releases = "/var/lib/dolmen/www.foobar.com/releases";
+    bed.machine("gamma").run(&["mount", "-t", "tmpfs", "-o", "size=64k", "full", releases]).fine();
+    bed.machine("alpha").write("public/large.txt", &"large ".repeat(100_000));
+    let ran = dolmen(&bed, "alpha", &["reload"]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.says("gamma cannot follow: cannot go by generation 2: its files: "), "{ran:?}");
+    assert!(ran.says("No space left on device"), "{ran:?}");
+    let seen = dolmen(&bed, "beta", &["status"]);
+    assert!(seen.code == 1 && seen.says("up, but cannot go by generation 2"), "{seen:?}");
+    assert_eq!(server(&bed, "beta", "web-2").unwrap()["generation"], 2, "the others do not wait for it");
+    assert_eq!(server(&bed, "beta", "web-3").unwrap()["generation"], 1);
+    bed.machine("gamma").run(&["umount", releases]).fine();
+    until_healthy(&bed, &ALL);
+    assert_eq!(server(&bed, "beta", "web-3").unwrap()["generation"], 2);
+}
+
+#[test]
 fn the_first_machine_leaves_is_wiped_and_joins_again_by_another_one() {
     let mut bed = joined();
     assert!(dolmen(&bed, "alpha", &["leave", "alpha"]).says("cannot send itself away"));
