@@ -36,10 +36,14 @@ use link::api::{Door, Guests, Identity};
 use link::control::wire::LISTEN;
 use link::report::State;
 use openraft::async_runtime::watch::WatchReceiver;
+use plan::{Database, Lease};
 
 use crate::core::Core;
 use crate::peers::Peers;
-use crate::timing::{LEASE, Timing};
+use crate::timing::Timing;
+
+/// For a site without a database, whose control holds no lease.
+const LEASE_DEFAULT: Duration = Duration::from_millis(plan::LEASE_DEFAULT_MS);
 
 /// A file of this name in a control server's own folder: this server began the site, and begins the cluster without
 /// waiting for others. It is lost with the log, so that a server with an empty disk never begins a second one.
@@ -85,9 +89,11 @@ async fn serve(mut start: Start) -> Result<(), Error> {
     let listener = start.sockets.tcp(LISTEN).pop().ok_or(Error::NoSocket)?;
     let peers = Arc::new(Peers::new(identity.clone(), &start.plan));
     let voters = start.plan.control.as_ref().map(|control| control.voters.clone()).unwrap_or_default();
-    let timing = Timing::for_lease(LEASE);
+    let lease = start.plan.database.as_ref().map_or(Lease::of(LEASE_DEFAULT), Database::lease);
+    let timing = Timing::for_lease(lease);
     let core = Arc::new(Core::open(&start.folder, &start.me.name, &voters, peers, timing).await?);
-    if let Err(because) = timing.check(LEASE, core.sync) {
+    let danger = timing.check(lease, core.sync).err();
+    if let Some(because) = &danger {
         tracing::warn!("{because}");
     }
     let line = start.line.clone();
@@ -104,7 +110,9 @@ async fn serve(mut start: Start) -> Result<(), Error> {
     let heeding = tokio::spawn(serve::heed_revoked(Arc::clone(&core), guests));
     let say = |state, because: String| {
         let state = if state == State::Starting { State::Unhealthy } else { state };
-        line.report(state, because);
+        // It goes on all the same: whoever reads the status must see what could happen.
+        let danger = danger.as_ref().map(|danger| format!("; {danger}")).unwrap_or_default();
+        line.report(state, because + &danger);
         line.count(counters(&core));
     };
     tokio::select! {

@@ -10,11 +10,16 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitStatus};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, getpid, getppid, kill_process_group,
     set_parent_process_death_signal,
 };
 use tokio::io::unix::AsyncFd;
+
+/// How long the end of a killed process is waited for before a thread does so.
+const REAP: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
+const REAP_STACK: usize = 64 * 1024;
 
 /// See the head of this file. Dropping it kills the process.
 #[derive(Debug)]
@@ -69,17 +74,49 @@ impl Child {
         }
     }
 
+    /// Is done when the process has ended. Borrows nothing, so that other work with it can go on beside.
+    pub(crate) fn end(&self) -> io::Result<impl Future<Output = ()> + use<>> {
+        let pidfd = rustix::io::fcntl_dupfd_cloexec(self.pidfd.get_ref(), 0)?;
+        // SAFETY: as in `adopt`.
+        let pidfd = unsafe { AsyncFd::register(pidfd) }?;
+        Ok(async move {
+            // A descriptor that cannot be watched is like one that never ends: others watch too.
+            if pidfd.readable().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        })
+    }
+
+    /// A descriptor of the process, for whoever may have to kill it while all else hangs.
+    pub(crate) fn handle(&self) -> io::Result<OwnedFd> {
+        Ok(rustix::io::fcntl_dupfd_cloexec(self.pidfd.get_ref(), 0)?)
+    }
+
     /// How it ended, if it has.
     pub(crate) fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
         if self.ended.is_none() {
-            self.ended = self.reap(WaitOptions::NOHANG)?;
+            let ended = rustix::process::waitpid(Some(self.pid), WaitOptions::NOHANG)?;
+            self.ended = ended.map(|(_, status)| ExitStatus::from_raw(status.as_raw()));
         }
         Ok(self.ended)
     }
 
-    fn reap(&self, options: WaitOptions) -> io::Result<Option<ExitStatus>> {
-        let ended = rustix::process::waitpid(Some(self.pid), options)?;
-        Ok(ended.map(|(_, status)| ExitStatus::from_raw(status.as_raw())))
+    /// Waits for the end of what was killed, which comes at once unless it hangs in the kernel, on a disk that does
+    /// not answer. Whoever drops us must not hang with it.
+    fn reap(&mut self) -> io::Result<()> {
+        let mut ended = [PollFd::new(self.pidfd.get_ref(), PollFlags::IN)];
+        rustix::event::poll(&mut ended, Some(&REAP))?;
+        if self.try_wait()?.is_none() {
+            let pid = self.pid;
+            tracing::error!(
+                "process {pid} was killed and does not end: it hangs in the kernel, on a disk perhaps"
+            );
+            let reap = move || {
+                let _status = rustix::process::waitpid(Some(pid), WaitOptions::empty());
+            };
+            std::thread::Builder::new().name("reap".into()).stack_size(REAP_STACK).spawn(reap)?;
+        }
+        Ok(())
     }
 
     /// Sends a signal, unless it has ended.
@@ -101,7 +138,7 @@ impl Drop for Child {
             if let Err(error) = kill_process_group(self.pid, Signal::KILL) {
                 tracing::debug!("process group {} took no signal: {error}", self.pid);
             }
-            if let Err(error) = self.reap(WaitOptions::empty()) {
+            if let Err(error) = self.reap() {
                 tracing::debug!("process {} cannot be reaped: {error}", self.pid);
             }
         }

@@ -19,6 +19,7 @@ mod refusal;
 mod take_over;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -44,6 +45,10 @@ pub struct Group {
     pub boot: String,
     /// Grows with everything the holder says. Unchanged for a lease: the holder is gone.
     pub seq: u64,
+    /// The lease that the holder took: others wait for it whatever their own plan says, so that a site whose
+    /// machines change from one lease to another at different moments is never in doubt.
+    #[serde(default = "lease_default_ms")]
+    pub lease_ms: u64,
     pub state: Phase,
     /// Where the holder's log ended when it last renewed: the measure for the lag limit of asynchronous sites.
     #[serde(default)]
@@ -174,6 +179,10 @@ pub struct Vote {
     pub boot: String,
 }
 
+fn lease_default_ms() -> u64 {
+    plan::LEASE_DEFAULT_MS
+}
+
 impl Group {
     /// The first record of a site, proposed for version 0 by the first database server of the plan. Nobody has
     /// been primary yet: epoch 0, released, and `server` alone may take over, once it has a cluster.
@@ -186,6 +195,7 @@ impl Group {
             holder: server.to_owned(),
             boot: boot.to_owned(),
             seq: 0,
+            lease_ms: lease_default_ms(),
             state: Phase::Released { prefer: Some(server.to_owned()), clean: None },
             written: None,
             paused: false,
@@ -198,6 +208,11 @@ impl Group {
             history: Vec::new(),
             unknown: Map::new(),
         }
+    }
+
+    /// The lease of the holder.
+    pub fn lease(&self) -> Duration {
+        Duration::from_millis(self.lease_ms)
     }
 
     /// Whether clients may be led to the holder.

@@ -8,12 +8,14 @@
 //!
 //! What it must never do: start anything but the one postgres, decide who is primary, or outlive postgres.
 //!
-//! [`begin`] and [`watch`] are the guard itself, the rest here is the manager's end.
+//! [`begin`] and [`watch`] are the guard itself, the rest here is the manager's end; [`sentry`] is the manager's
+//! thread that ends a guard which does not do its work.
 #![allow(unsafe_code)] // one call between fork and exec, with its SAFETY reason
 
 mod begin;
 mod fence;
 mod page;
+mod sentry;
 mod watch;
 
 use std::fs::File;
@@ -33,16 +35,13 @@ use rustix::process::{Pid, Signal};
 pub use begin::called;
 pub(crate) use begin::{check, descriptor};
 pub(crate) use fence::Fence;
-pub(crate) use page::{NEVER, Page, Why, boottime_ns};
+pub(crate) use page::{NEVER, Page, Why};
 pub(crate) use watch::Order;
 
 use crate::child::Child;
 
 /// How long the launcher may take, on a machine that has nearly no time for it.
 const LAUNCH: Duration = Duration::from_secs(10);
-
-/// A guard that has not looked at its deadline for this long is taken for stopped.
-pub(crate) const SILENCE: Duration = Duration::from_secs(2);
 
 /// A postgres and its guard. Dropping it kills both.
 #[derive(Debug)]
@@ -95,7 +94,9 @@ impl Guard {
 
     /// One that is our child already.
     pub(crate) fn adopt(pid: Pid, socket: OwnedFd, page: Page) -> io::Result<Self> {
-        Ok(Self { pid, child: Child::adopt(pid)?, socket, page: Arc::new(page) })
+        let (child, page) = (Child::adopt(pid)?, Arc::new(page));
+        sentry::begin(child.handle()?, Arc::downgrade(&page))?;
+        Ok(Self { pid, child, socket, page })
     }
 
     /// What the lease writes its deadline to.
@@ -133,14 +134,14 @@ impl Guard {
         }
     }
 
-    /// How long it has not looked at its deadline.
-    pub(crate) fn silent_for(&self) -> Duration {
-        Duration::from_nanos(boottime_ns().saturating_sub(self.page.heartbeat_ns()))
-    }
-
     /// Kills the guard itself, when it does not listen.
     pub(crate) fn kill(&self) {
         self.child.signal(Signal::KILL);
+    }
+
+    /// Is done when it has ended, whoever uses it meanwhile.
+    pub(crate) fn end(&self) -> io::Result<impl Future<Output = ()> + use<>> {
+        self.child.end()
     }
 
     /// Waits until it has ended; may be dropped and called again.

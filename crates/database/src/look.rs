@@ -9,7 +9,7 @@ use crate::folder::Folder;
 use crate::group::{Group, Lsn};
 use crate::manager::{Manager, Running};
 use crate::session::{QUESTION, Session, SessionError};
-use crate::{guard, leftover, log_file, observe, upstream};
+use crate::{leftover, log_file, observe, upstream};
 
 impl Manager {
     pub(super) async fn look(&mut self) -> Seen {
@@ -45,10 +45,6 @@ impl Manager {
     /// A postgres that has ended is a failure, whatever ended it, unless we did.
     fn notice_end(&mut self) {
         let Some(running) = &mut self.postgres else { return };
-        if running.guard.silent_for() > guard::SILENCE {
-            tracing::warn!("the guard of postgres does not look at its deadline: both are killed");
-            running.guard.kill();
-        }
         let (how, killed) = match running.guard.try_wait() {
             Ok(None) => return,
             Ok(Some(end)) => (end.how, end.killed),
@@ -92,7 +88,8 @@ impl Manager {
         if let Err(error) = log_file::shorten(&self.folder.log()) {
             tracing::debug!("the log of postgres cannot be shortened: {error}");
         }
-        let answer = self.ask_postgres().await.map_err(|error| error.to_string());
+        let answer = cut_off(self.end_of_postgres(), self.ask_postgres()).await;
+        let answer = answer.unwrap_or(Err(SessionError::Ended)).map_err(|error| error.to_string());
         if answer.is_err() {
             // The next one begins with a clean connection.
             self.forget_session();
@@ -104,6 +101,21 @@ impl Manager {
             answered: running.answered,
             last_error: log_file::last_error(&self.folder.log(), running.log_from),
             answer,
+        }
+    }
+
+    /// When our postgres ends, whatever is done with it meanwhile; never, when none runs.
+    pub(crate) fn end_of_postgres(&self) -> impl Future<Output = ()> + use<> {
+        let end = self.postgres.as_ref().map(|running| running.guard.end());
+        async move {
+            match end {
+                Some(Ok(end)) => end.await,
+                Some(Err(error)) => {
+                    tracing::warn!("the end of postgres cannot be watched: {error}");
+                    std::future::pending().await
+                }
+                None => std::future::pending().await,
+            }
         }
     }
 
@@ -221,6 +233,14 @@ impl Running {
             let known = self.names_since.as_ref().filter(|(names, _)| *names == primary.names);
             primary.names_since = known.map(|(_, since)| *since);
         }
+    }
+}
+
+/// Work with a postgres, unless that ends first: a process that is left of it may never answer.
+pub(crate) async fn cut_off<T>(end: impl Future<Output = ()>, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        done = work => Some(done),
+        () = end => None,
     }
 }
 

@@ -20,7 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
 use crate::act::{self, EpochCommit, Wanted};
-use crate::failover::lease::{LEASE_DEFAULT, Timings};
+use crate::failover::lease::Timings;
 use crate::failover::{Action, Data, Decision, Names, Orders, Postgres as Process, Seen, Standing, decide};
 use crate::find::{self, NotFound, Postgres};
 use crate::folder::Folder;
@@ -28,6 +28,7 @@ use crate::group::{Lsn, Mode};
 use crate::guard::{self, Fence, Guard};
 use crate::holder::{self, Holder, Reach, Tenant};
 use crate::inherit::{self, Legacy};
+use crate::look::cut_off;
 use crate::record::View;
 use crate::rest::Rest;
 use crate::session::Session;
@@ -197,7 +198,7 @@ impl Place {
             listen: address(&start.me)?,
             servers: servers.collect::<Result<_, Error>>()?,
             mode: mode(database),
-            timings: Timings::new(LEASE_DEFAULT),
+            timings: Timings::new(database.lease().length),
             database: database.name.clone(),
             settings: database.settings.clone(),
         })
@@ -218,7 +219,11 @@ impl Place {
 const MAX_LAG_BYTES: u64 = 16 << 20;
 
 fn mode(database: &plan::Database) -> Mode {
-    if database.synchronous { Mode::Synchronous } else { Mode::Asynchronous { max_lag_bytes: MAX_LAG_BYTES } }
+    match (database.synchronous, database.strict) {
+        (true, true) => Mode::Strict,
+        (true, false) => Mode::Synchronous,
+        (false, _) => Mode::Asynchronous { max_lag_bytes: MAX_LAG_BYTES },
+    }
 }
 
 impl Manager {
@@ -326,18 +331,28 @@ impl Manager {
                 self.rest.went_well();
             }
             let pace = self.pace(&seen, &decision);
-            if decision.action != Action::Wait
-                && let Err(error) = act::act(self, decision.action).await
-            {
-                tracing::warn!("{error}");
-                self.data = None;
-                self.rest.failed(error.to_string(), Instant::now());
+            if decision.action != Action::Wait {
+                self.act(decision.action).await;
             }
             self.pause(pace).await;
             if self.postgres.is_none() {
                 // Somebody may have put right what we wait for.
                 self.data = None;
             }
+        }
+    }
+
+    /// Never waits for a postgres that has ended: the next look says what became of it.
+    async fn act(&mut self, action: Action) {
+        let acted = if action.needs_postgres() {
+            cut_off(self.end_of_postgres(), act::act(self, action)).await.unwrap_or(Ok(()))
+        } else {
+            act::act(self, action).await
+        };
+        if let Err(error) = acted {
+            tracing::warn!("{error}");
+            self.data = None;
+            self.rest.failed(error.to_string(), Instant::now());
         }
     }
 
@@ -367,7 +382,9 @@ impl Manager {
             _ => BUSY,
         };
         let silence = self.view.silence().unwrap_or_default();
-        let left = self.place.timings.patience().saturating_sub(silence);
+        let timings = &self.place.timings;
+        let patience = self.view.group().map_or(timings.patience(), |group| timings.patience_for(group));
+        let left = patience.saturating_sub(silence);
         if left.is_zero() { time.min(BUSY) } else { time.min(left) }
     }
 

@@ -33,6 +33,8 @@ pub(crate) enum SessionError {
     Socket(std::io::Error),
     #[error("it warned that the commit may not be on any replica")]
     Warned,
+    #[error("it ended meanwhile")]
+    Ended,
     #[error("it did not answer within {} s", .0.as_secs_f32())]
     Silent(Duration),
     #[error("{}", said(.0))]
@@ -60,11 +62,12 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// `limit` bounds each question.
+    /// `limit` bounds each question. Nothing is worth a long wait for a lock that some client holds.
     pub(crate) async fn open(folder: &Folder, port: u16, limit: Duration) -> Result<Self, SessionError> {
         let options = format!(
-            "-c statement_timeout={} -c synchronous_commit=local -c client_min_messages=error",
-            limit.as_millis()
+            "-c statement_timeout={} -c lock_timeout={} -c synchronous_commit=local -c client_min_messages=error",
+            limit.as_millis(),
+            limit.min(QUESTION).as_millis()
         );
         within(CONNECT, Self::connect(folder, port, limit, &options)).await
     }

@@ -191,6 +191,30 @@ async fn nothing_of_postgres_outlives_its_guard_manager_or_postmaster() {
     assert!(!fence.is_empty());
 }
 
+/// A backend that is stopped while it holds a lock of PostgreSQL's stops the manager's own statements, some of
+/// which may take a minute: the guard, stopped too, must be missed all the same.
+#[test]
+fn whatever_the_manager_waits_for_it_ends_a_postgres_whose_guard_is_stopped() {
+    let site = Site::new("all-stopped", 131, "");
+    let _one = site.start("database-1");
+    for step in ["making roles", "is committed: open", "primary of epoch"] {
+        site.wait("database-1", |report| report.because.contains(step) || report.state == State::Healthy);
+        let all = below(&site, "database-1");
+        let begun = Instant::now();
+        all.iter().for_each(|pid| stop_if_there(*pid));
+        until("nothing of it is left", || !all.iter().any(|pid| alive(*pid)));
+        println!("{step}: {} processes gone after {:?}", all.len(), begun.elapsed());
+        // Its limit is 2 s; some statements of the manager have one of 60 s.
+        assert!(begun.elapsed() < Duration::from_secs(15), "{step}: {:?}", begun.elapsed());
+    }
+    site.healthy("database-1");
+}
+
+fn stop_if_there(pid: u32) {
+    let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
+    let _gone = rustix::process::kill_process(pid, Signal::STOP);
+}
+
 #[test]
 fn a_manager_killed_at_any_step_of_the_beginning_ends_in_the_same_place() {
     let site = Site::new("beginning-killed", 31, "");

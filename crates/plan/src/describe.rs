@@ -4,7 +4,8 @@ mod balancer;
 
 use std::fmt::Write as _;
 
-use crate::meant::{Listen, Place, Plan, Server, SocketKind, Value};
+use crate::meant::{LEASE_DEFAULT_MS, Listen, Place, Plan, Server, SocketKind, Value};
+use crate::typed::duration_text;
 
 /// A table of the plan, with aligned columns. It shows where secrets come from, never the secrets.
 pub fn describe(plan: &Plan) -> String {
@@ -98,10 +99,17 @@ fn database_row(plan: &Plan, database: &crate::meant::Database) -> String {
         (Some(url), _) => format!("run by somebody else, at {}", value(url)),
         (None, Some((first, []))) => format!("`{}`, {first} alone", database.name),
         (None, Some((first, replicas))) => {
-            let commits =
-                if database.synchronous { "commits wait for a replica" } else { "commits do not wait" };
+            let commits = match (database.synchronous, database.strict) {
+                (false, _) => "commits do not wait",
+                (true, false) => "commits wait for a replica",
+                (true, true) => "commits always wait for a replica",
+            };
+            let lease = match database.lease_ms {
+                LEASE_DEFAULT_MS => String::new(),
+                other => format!(", lease {}", duration_text(other)),
+            };
             format!(
-                "`{}`, first primary {first}, replica {}, {commits}",
+                "`{}`, first primary {first}, replica {}, {commits}{lease}",
                 database.name,
                 replicas.join(" and ")
             )

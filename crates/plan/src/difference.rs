@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::describe::listen;
 use crate::meant::{App, Database, Machine, Plan, Pool, Server};
+use crate::typed::duration_text;
 
 /// Whether two plans mean the same; the generation says only when.
 pub fn same_meaning(one: &Plan, other: &Plan) -> bool {
@@ -191,6 +192,14 @@ pub(crate) fn database(old: &Database, new: &Database) -> Vec<String> {
     if old.synchronous != new.synchronous {
         let waits = if new.synchronous { "waits" } else { "no longer waits" };
         sentences.push(format!("a commit {waits} for a replica"));
+    }
+    if old.strict != new.strict && old.synchronous == new.synchronous {
+        let waits = if new.strict { "waits" } else { "does not wait" };
+        sentences.push(format!("a commit {waits} for a replica when there is none"));
+    }
+    let lease = |database: &Database| duration_text(database.lease_ms);
+    if old.lease_ms != new.lease_ms {
+        sentences.push(format!("the lease of the primary lasts {} instead of {}", lease(new), lease(old)));
     }
     if old.name != new.name {
         sentences.push(format!("the application's database is `{}` instead of `{}`", new.name, old.name));

@@ -7,6 +7,7 @@ mod access_log;
 mod balancer;
 mod check;
 mod control;
+mod lease;
 mod limit;
 mod network;
 mod route;
@@ -21,6 +22,7 @@ pub use access_log::*;
 pub use balancer::*;
 pub use check::*;
 pub use control::*;
+pub use lease::*;
 pub use limit::*;
 pub use network::*;
 pub use route::*;
@@ -260,10 +262,26 @@ pub struct Database {
     pub url: Option<Value>,
     /// Whether a commit waits for a replica. False as well when there is only one database server.
     pub synchronous: bool,
+    /// Whether it waits even when no replica is left, rather than go on with the primary alone.
+    #[serde(default)]
+    pub strict: bool,
+    /// For how long a primary that is not heard of may still be one.
+    #[serde(default = "lease_default_ms")]
+    pub lease_ms: u64,
     /// The name of the application's database, and of the role that owns it.
     pub name: String,
     /// `[database.settings]`: PostgreSQL settings, as written.
     pub settings: BTreeMap<String, String>,
+}
+
+fn lease_default_ms() -> u64 {
+    LEASE_DEFAULT_MS
+}
+
+impl Database {
+    pub fn lease(&self) -> Lease {
+        Lease::of(std::time::Duration::from_millis(self.lease_ms))
+    }
 }
 
 impl Plan {

@@ -254,6 +254,8 @@ fn plan(last: u8, command: &str) -> Plan {
         database: Some(Database {
             url: None,
             synchronous: false,
+            strict: false,
+            lease_ms: 3000,
             name: "app".into(),
             settings: BTreeMap::new(),
         }),

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::core::Core;
 use crate::peers::Peers;
-use crate::timing::{LEASE, Timing};
+use crate::timing::Timing;
 
 /// The longest wait for anything, on a busy computer.
 pub const DEADLINE: Duration = Duration::from_secs(60);
@@ -72,7 +72,7 @@ impl Stage {
         std::fs::create_dir_all(self.data(number)).unwrap();
         let peers = Arc::new(Peers::new(identity.clone(), &self.plan));
         let voters = &self.plan.control.as_ref().unwrap().voters;
-        let timing = Timing::for_lease(LEASE);
+        let timing = Timing::for_lease(plan::Lease::of(crate::LEASE_DEFAULT));
         let core = Core::open(&self.data(number), &name(number), voters, peers, timing).await.unwrap();
         let core = Arc::new(core);
         let listener = tokio::net::TcpListener::bind(self.address(number)).await.unwrap();

@@ -56,6 +56,14 @@ pub enum Action {
     Fence,
 }
 
+impl Action {
+    /// Whether it waits for answers of a running postgres, so that it is over when that ends.
+    pub(crate) fn needs_postgres(&self) -> bool {
+        use Action::{Follow, Promote, Seal, SetNames, SetUp};
+        matches!(self, Follow { .. } | Seal | Promote { .. } | SetUp | SetNames(_))
+    }
+}
+
 /// What to do, what the server is, and why, in one plain sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {

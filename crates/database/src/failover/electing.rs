@@ -28,7 +28,7 @@ fn is_forced(view: &View) -> bool {
 /// The holder has been silent for longer than its lease. The ballot is opened before anything is sealed: only
 /// when control accepts that, it is certain that the silence is not just ours.
 pub(super) fn may_open(view: &View) -> bool {
-    view.silence >= view.seen.timings.patience() && view.is_member()
+    view.silence >= view.patience() && view.is_member()
 }
 
 pub(super) fn open_ballot(view: &View) -> Decision {
@@ -54,7 +54,7 @@ pub(super) fn elect(view: &View, replica: &AsReplica) -> Decision {
     let group = view.group;
     let position = view.position(replica);
     if is_forced(view) {
-        let over = group.is_released() || view.silence >= view.seen.timings.patience();
+        let over = group.is_released() || view.silence >= view.patience();
         let why = "the operator makes this server the primary, whatever is lost by it";
         return if over { take_over(view, position, why) } else { sealed(Action::Wait, why) };
     }
@@ -132,6 +132,7 @@ fn take_over(view: &View, position: Position, why: &str) -> Decision {
         server: view.seen.me.clone(),
         boot: view.seen.boot.clone(),
         position,
+        lease_ms: view.seen.timings.lease.as_millis() as u64,
         when_ms: view.seen.wall_ms,
         because: why.to_owned(),
     };

@@ -9,10 +9,7 @@ use std::time::Duration;
 
 use crate::group::{Command, Group, Lsn, Phase};
 
-/// The shortest lease that leaves time for an election of control and a slow disk.
-pub const LEASE_MIN: Duration = Duration::from_secs(2);
-
-pub const LEASE_DEFAULT: Duration = Duration::from_secs(3);
+pub const LEASE_DEFAULT: Duration = Duration::from_millis(plan::LEASE_DEFAULT_MS);
 
 /// A lease is renewed only while PostgreSQL proves that it can commit: its last heartbeat is younger than this.
 /// A disk that hangs under a healthy process must end in a failover, not in a primary that serves nobody.
@@ -34,7 +31,8 @@ pub struct Timings {
 
 impl Timings {
     pub fn new(lease: Duration) -> Self {
-        Self { lease, renew: lease / 6, fence_before: lease / 4, margin: Duration::from_millis(250) }
+        let plan::Lease { length, renew, fence_before } = plan::Lease::of(lease);
+        Self { lease: length, renew, fence_before, margin: Duration::from_millis(250) }
     }
 
     /// When the holder must begin to fence itself, `sent` being the moment before the last accepted renewal or
@@ -43,9 +41,14 @@ impl Timings {
         (sent + self.lease).saturating_sub(self.fence_before)
     }
 
-    /// After this much silence the holder is certainly fenced.
+    /// After this much silence a holder with our lease is certainly fenced.
     pub fn patience(&self) -> Duration {
         self.lease + self.lease / 100 + self.margin
+    }
+
+    /// The same for the holder that the record names, whose plan may say something else than ours.
+    pub fn patience_for(&self, group: &Group) -> Duration {
+        Self { lease: self.lease.max(group.lease()), ..*self }.patience()
     }
 
     /// How long an answer to a renewal is waited for; after that it counts as not made, and the next one is due.

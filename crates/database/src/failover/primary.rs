@@ -249,6 +249,7 @@ fn take_over(view: &View, replica: &AsReplica, why: &str) -> Decision {
         server: view.seen.me.clone(),
         boot: view.seen.boot.clone(),
         position,
+        lease_ms: view.seen.timings.lease.as_millis() as u64,
         when_ms: view.seen.wall_ms,
         because: why.to_owned(),
     };

@@ -38,6 +38,11 @@ impl<'a> View<'a> {
         mine && self.seen.lease.is_some_and(|lease| lease.epoch == self.group.epoch)
     }
 
+    /// After this much silence the holder is certainly fenced, whichever lease it took.
+    pub(super) fn patience(&self) -> Duration {
+        self.seen.timings.patience_for(self.group)
+    }
+
     pub(super) fn is_member(&self) -> bool {
         self.group.synchronous.members.contains(&self.seen.me)
     }

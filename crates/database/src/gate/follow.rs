@@ -10,7 +10,6 @@ use tokio::sync::watch;
 
 use super::lead::{Seen, lead};
 use super::targets::{self, Targets};
-use crate::failover::lease::LEASE_DEFAULT;
 use crate::group::KEY;
 
 /// How long control may take over the first question before it is asked again.
@@ -31,7 +30,7 @@ pub(crate) async fn follow(
     let mut seen = if control.is_some() { Seen::Nothing } else { Seen::NoControl };
     let mut version = control::ABSENT;
     loop {
-        let lead = lead(&seen, since_boot(), LEASE_DEFAULT);
+        let lead = lead(&seen, since_boot());
         let next = targets::next(plan, &lead, &site.borrow_and_update(), &sender.borrow());
         sender.send_if_modified(|current| adopt(current, next));
         tokio::select! {
@@ -80,7 +79,7 @@ async fn changed<T>(receiver: &mut watch::Receiver<T>) {
 
 /// Returns when the lease, not renewed, has run out.
 async fn run_out(seen: &Seen) {
-    match seen.left(since_boot(), LEASE_DEFAULT) {
+    match seen.left(since_boot()) {
         Some(left) => tokio::time::sleep(left).await,
         None => std::future::pending().await,
     }

@@ -34,9 +34,11 @@ impl Seen {
     }
 
     /// How long from now until the lease has run out, unless it is renewed; `None` when it has, or there is none.
-    pub(crate) fn left(&self, now: Duration, lease: Duration) -> Option<Duration> {
+    pub(crate) fn left(&self, now: Duration) -> Option<Duration> {
         match self {
-            Self::Group { at, .. } => Some((*at + lease).saturating_sub(now)).filter(|left| !left.is_zero()),
+            Self::Group { group, at } => {
+                Some((*at + group.lease()).saturating_sub(now)).filter(|left| !left.is_zero())
+            }
             Self::NoControl | Self::Nothing | Self::Absent | Self::Unreadable(_) => None,
         }
     }
@@ -53,7 +55,7 @@ pub(crate) enum Lead {
 }
 
 /// `now` counts since boot, as the moment in `seen` does.
-pub(crate) fn lead(seen: &Seen, now: Duration, lease: Duration) -> Lead {
+pub(crate) fn lead(seen: &Seen, now: Duration) -> Lead {
     let (group, at) = match seen {
         Seen::NoControl | Seen::Absent => return Lead::Unrecorded,
         Seen::Nothing => return Lead::Nobody("control has not said yet who the primary is".into()),
@@ -63,6 +65,7 @@ pub(crate) fn lead(seen: &Seen, now: Duration, lease: Duration) -> Lead {
         Seen::Group { group, at } => (group, *at),
     };
     let Group { holder, epoch, .. } = &**group;
+    let lease = group.lease();
     if now.saturating_sub(at) >= lease {
         return Lead::Nobody(format!(
             "{holder} (epoch {epoch}) was not seen to renew its lease for {} s",
@@ -82,7 +85,6 @@ pub(crate) fn lead(seen: &Seen, now: Duration, lease: Duration) -> Lead {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::failover::lease::LEASE_DEFAULT;
     use crate::group::{Ballot, Mode, Position, SynchronousSet, Vote};
 
     fn group(state: Phase) -> Group {
@@ -94,7 +96,7 @@ mod tests {
     fn says(group: Group, age_ms: u64) -> Lead {
         let (at, now) = (Duration::from_secs(100), Duration::from_secs(100) + Duration::from_millis(age_ms));
         let record = Record { version: 9, value: serde_json::to_value(group).unwrap() };
-        lead(&Seen::of(&record, at), now, LEASE_DEFAULT)
+        lead(&Seen::of(&record, at), now)
     }
 
     #[test]
@@ -130,10 +132,10 @@ mod tests {
     #[test]
     fn what_is_not_known_is_not_guessed() {
         let now = Duration::from_secs(1);
-        assert_eq!(lead(&Seen::NoControl, now, LEASE_DEFAULT), Lead::Unrecorded);
-        assert_eq!(lead(&Seen::Absent, now, LEASE_DEFAULT), Lead::Unrecorded);
-        assert!(matches!(lead(&Seen::Nothing, now, LEASE_DEFAULT), Lead::Nobody(_)));
+        assert_eq!(lead(&Seen::NoControl, now), Lead::Unrecorded);
+        assert_eq!(lead(&Seen::Absent, now), Lead::Unrecorded);
+        assert!(matches!(lead(&Seen::Nothing, now), Lead::Nobody(_)));
         let record = Record { version: 1, value: serde_json::json!({ "epoch": 1 }) };
-        assert!(matches!(lead(&Seen::of(&record, now), now, LEASE_DEFAULT), Lead::Nobody(_)));
+        assert!(matches!(lead(&Seen::of(&record, now), now), Lead::Nobody(_)));
     }
 }

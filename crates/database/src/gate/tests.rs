@@ -328,8 +328,14 @@ fn plan_of_three() -> plan::Plan {
             listen: vec![plan::Listen { name: "postgres".into(), kind, address, held: false, sockets: 1 }],
         }
     };
-    let database =
-        plan::Database { url: None, synchronous: true, name: "app".into(), settings: Default::default() };
+    let database = plan::Database {
+        url: None,
+        synchronous: true,
+        strict: false,
+        lease_ms: 3000,
+        name: "app".into(),
+        settings: Default::default(),
+    };
     plan::Plan {
         format: plan::FORMAT,
         generation: 1,

@@ -13,8 +13,10 @@ impl Group {
             }
             Command::OpenBallot { server, epoch, seq } => next.open_ballot(server, *epoch, *seq),
             Command::Vote { server, boot, position } => next.vote(server, boot, *position),
-            Command::TakeOver { server, boot, position, when_ms, because } => {
-                next.take_over(server, boot, *position, *when_ms, because)
+            Command::TakeOver { server, boot, position, lease_ms, when_ms, because } => {
+                next.take_over(server, boot, *position, *when_ms, because)?;
+                next.lease_ms = *lease_ms;
+                Ok(())
             }
             Command::Promoted { epoch, boot, timeline, switch, system_identifier } => {
                 next.promoted(*epoch, boot, *timeline, *switch, *system_identifier)

@@ -38,6 +38,7 @@ pub enum Command {
         server: String,
         boot: String,
         position: Position,
+        lease_ms: u64,
         when_ms: u64,
         because: String,
     },

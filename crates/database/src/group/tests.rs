@@ -46,7 +46,14 @@ fn vote(group: &Group, server: &str, position: Position) -> Group {
 
 fn take_over(server: &str, position: Position) -> Command {
     let because = "the lease ran out".into();
-    Command::TakeOver { server: server.into(), boot: "b".into(), position, when_ms: 5, because }
+    Command::TakeOver {
+        server: server.into(),
+        boot: "b".into(),
+        position,
+        lease_ms: 3000,
+        when_ms: 5,
+        because,
+    }
 }
 
 fn members(group: &Group) -> Vec<&str> {

@@ -507,6 +507,8 @@ fn plan(first: u8) -> Plan {
         database: Some(Database {
             url: None,
             synchronous: true,
+            strict: false,
+            lease_ms: 3000,
             name: "guestbook".into(),
             settings: BTreeMap::from([
                 ("work_mem".to_owned(), "8MB".to_owned()),

@@ -7,7 +7,7 @@ mod steps;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use database::failover::lease::{LEASE_DEFAULT, Timings};
+use database::failover::lease::Timings;
 use database::group::{Command, Group};
 use link::report::DatabaseReport;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -104,7 +104,7 @@ impl Switchover {
 async fn nobody_holds(record: &GroupRecord, server: &str) -> Result<(), Failure> {
     let (_, before) = record.read().await?;
     if !before.is_released() {
-        let patience = Timings::new(LEASE_DEFAULT).patience();
+        let patience = Timings::new(before.lease()).patience();
         let holder = &before.holder;
         out::line(&format!("watching for {:.1} s whether {holder} renews its lease", patience.as_secs_f32()));
         sleep(patience).await;

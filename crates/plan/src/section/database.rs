@@ -5,14 +5,30 @@ use std::ops::Range;
 
 use toml::de::DeValue;
 
-use crate::meant::{Database, Value};
+use crate::meant::{Database, LEASE_DEFAULT_MS, Value};
 use crate::mistake::{Mistake, Notes};
-use crate::typed::{Item, On, Table, Written, or};
+use crate::typed::{Item, On, Table, Written, duration_text, or};
 
 const NAME: &str = "app";
 /// PostgreSQL cuts longer names off (NAMEDATALEN).
 const NAME_LETTERS_MAX: usize = 63;
 const TAKEN_NAMES: [&str; 3] = ["postgres", "template0", "template1"];
+
+/// Neither an election of control nor a slow disk fits into a shorter lease, so that a healthy primary would be ended.
+const LEASE_MS_MIN: u64 = 2_000;
+/// Writes stand still for as long when the primary's machine is lost.
+const LEASE_MS_MAX: u64 = 60_000;
+
+/// What a commit waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Synchronous {
+    /// Nobody.
+    No,
+    /// A replica, as long as there is one.
+    Yes,
+    /// A replica, always.
+    Strict,
+}
 
 /// Settings that must agree with the plan, and so are written by the database server alone.
 const OWN_SETTINGS: [&str; 15] = [
@@ -42,7 +58,8 @@ pub(crate) struct DatabaseSection {
     url: Option<Written<Value>>,
     /// Whether `url` is there at all, be it wrong.
     pub(crate) has_url: bool,
-    synchronous: Option<Written<bool>>,
+    synchronous: Option<Written<Synchronous>>,
+    lease_ms: Option<Written<u64>>,
     name: Option<Written<String>>,
     settings: BTreeMap<String, String>,
     /// Where `settings` is written.
@@ -61,7 +78,8 @@ impl DatabaseSection {
             read_only_port,
             has_url: url.is_some(),
             url: url.and_then(|item| address(&item)),
-            synchronous: table.get("synchronous").and_then(|item| item.boolean()),
+            synchronous: table.get("synchronous").and_then(|item| synchronous(&item)),
+            lease_ms: table.get("lease").and_then(|item| lease(&item)),
             name: table.get("name").and_then(|item| item.checked(database_name)),
             settings_span: settings_item.as_ref().map(|item| item.key_span.clone()),
             settings: settings_item.map(|item| settings(&item)).unwrap_or_default(),
@@ -77,18 +95,20 @@ impl DatabaseSection {
         } else {
             self.note_missing_replica(servers, notes);
         }
+        let synchronous = or(&self.synchronous, Synchronous::Yes);
         Database {
             url: self.url.as_ref().map(|url| url.value.clone()),
-            synchronous: servers >= 2 && or(&self.synchronous, true),
+            synchronous: servers >= 2 && synchronous != Synchronous::No,
+            strict: servers >= 2 && synchronous == Synchronous::Strict,
+            lease_ms: or(&self.lease_ms, LEASE_DEFAULT_MS),
             name: or(&self.name, NAME.to_owned()),
             settings: self.settings.clone(),
         }
     }
 
     fn note_missing_replica(&self, servers: usize, notes: &Notes) {
-        let Some(written) = self.synchronous.as_ref().filter(|written| written.value && servers < 2) else {
-            return;
-        };
+        let wanted = self.synchronous.as_ref().filter(|written| written.value != Synchronous::No);
+        let Some(written) = wanted.filter(|_| servers < 2) else { return };
         let message = "a synchronous commit needs a replica, but there is only one database server";
         let hint = "name a second machine in `on`, or remove `synchronous`";
         notes.note(Mistake::at(written.span.clone(), message).hint(hint));
@@ -100,6 +120,7 @@ impl DatabaseSection {
             ("on", self.on.as_ref().map(|on| &on.span)),
             ("port", self.port.as_ref().map(|port| &port.span)),
             ("synchronous", self.synchronous.as_ref().map(|synchronous| &synchronous.span)),
+            ("lease", self.lease_ms.as_ref().map(|lease| &lease.span)),
             ("name", self.name.as_ref().map(|name| &name.span)),
             ("settings", self.settings_span.as_ref()),
         ];
@@ -112,6 +133,37 @@ impl DatabaseSection {
             notes.note(Mistake::at(span.clone(), message).hint(hint));
         }
     }
+}
+
+fn synchronous(item: &Item<'_>) -> Option<Written<Synchronous>> {
+    let value = match item.value {
+        DeValue::Boolean(true) => Synchronous::Yes,
+        DeValue::Boolean(false) => Synchronous::No,
+        DeValue::String(text) if text == "strict" => Synchronous::Strict,
+        _ => {
+            let hint =
+                "true: commits wait for a replica while there is one; \"strict\": always; false: never";
+            item.note("`synchronous` must be true, false or \"strict\"", Some(hint));
+            return None;
+        }
+    };
+    Some(Written { value, span: item.span.clone() })
+}
+
+/// Its bounds have reasons that whoever meets them should know.
+fn lease(item: &Item<'_>) -> Option<Written<u64>> {
+    let written = item.duration_ms(1, u64::MAX)?;
+    let (low, high) = (duration_text(LEASE_MS_MIN), duration_text(LEASE_MS_MAX));
+    let hint = match written.value {
+        ..LEASE_MS_MIN => {
+            "the voters of control need up to 1 s to replace their leader, and a disk its time: with less, a healthy \
+             primary would be ended whenever either is slow"
+        }
+        LEASE_MS_MIN..=LEASE_MS_MAX => return Some(written),
+        _ => "writes stand still for as long when the primary's machine is lost",
+    };
+    item.note(format!("`lease` must be from {low} to {high}"), Some(hint));
+    None
 }
 
 fn gate_ports(table: &mut Table<'_>) -> (Option<Written<u16>>, Option<Written<u16>>) {

@@ -15,7 +15,14 @@ fn group() -> Group {
     let position = Position { epoch: 0, timeline: 1, lsn: Lsn(5) };
     let (server, boot, because) = ("database-1".to_owned(), "boot-1".to_owned(), "first".to_owned());
     let mut group = Group::create(&server, &boot, Some(CLUSTER), Mode::Synchronous)
-        .apply(&Command::TakeOver { server, boot: boot.clone(), position, when_ms: 0, because })
+        .apply(&Command::TakeOver {
+            server,
+            boot: boot.clone(),
+            position,
+            lease_ms: 3000,
+            when_ms: 0,
+            because,
+        })
         .unwrap();
     group.history[0].timeline = Some(2);
     group.state = crate::group::Phase::Open;

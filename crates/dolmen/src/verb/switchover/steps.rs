@@ -110,7 +110,14 @@ mod tests {
 
     fn take_over(server: &str, position: Position) -> Command {
         let (server, boot) = (server.to_owned(), server.to_owned());
-        Command::TakeOver { server, boot, position, when_ms: 0, because: "it was asked to".into() }
+        Command::TakeOver {
+            server,
+            boot,
+            position,
+            lease_ms: 3000,
+            when_ms: 0,
+            because: "it was asked to".into(),
+        }
     }
 
     /// database-1 is primary in epoch 1, with database-2 in its synchronous set, and is asked to hand over.

@@ -1,0 +1,85 @@
+//! Who guards the guard: a thread of the manager that kills a guard which is stopped or hangs, and thereby postgres.
+//!
+//! A thread of its own, since whatever the manager does may be waiting for the very postgres that hangs: a backend
+//! that is stopped while it holds a lock of PostgreSQL's stops every question and every commit.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Weak;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use super::page::{Page, boottime_ns};
+
+/// How often it looks.
+const TURN: Duration = Duration::from_millis(100);
+
+/// A guard that has not looked at its deadline for this long is taken for stopped.
+const SILENCE_NS: u64 = 2_000_000_000;
+
+/// How long a deadline may be seen to have passed without the guard having begun to end postgres.
+const LATE_NS: u64 = 250_000_000;
+
+const STACK: usize = 64 * 1024;
+
+/// Until nobody holds the page any more.
+pub(super) fn begin(guard: OwnedFd, page: Weak<Page>) -> io::Result<()> {
+    let watch = move || {
+        let mut late_since = None;
+        while let Some(page) = page.upgrade() {
+            if let Some(why) = fault(&page, boottime_ns(), &mut late_since) {
+                tracing::warn!("the guard of postgres {why}: both are killed");
+                if let Err(errno) = rustix::process::pidfd_send_signal(&guard, Signal::KILL) {
+                    tracing::debug!("the guard took no signal: {errno}");
+                }
+                return;
+            }
+            drop(page);
+            std::thread::sleep(TURN);
+        }
+    };
+    std::thread::Builder::new().name("sentry".into()).stack_size(STACK).spawn(watch).map(drop)
+}
+
+/// What is wrong with a guard. One that has begun to end postgres does what it can. The deadline may be moved into
+/// the past at once, so what counts is since when it has been seen there.
+fn fault(page: &Page, now_ns: u64, late_since: &mut Option<u64>) -> Option<&'static str> {
+    if page.why().is_some() {
+        return None;
+    }
+    if now_ns.saturating_sub(page.heartbeat_ns()) > SILENCE_NS {
+        return Some("does not look at its deadline");
+    }
+    if now_ns < page.deadline_ns() {
+        *late_since = None;
+        return None;
+    }
+    let since = *late_since.get_or_insert(now_ns);
+    (now_ns - since > LATE_NS).then_some("has let its deadline pass")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::page::{NEVER, Why};
+    use super::*;
+
+    #[test]
+    fn a_guard_is_at_fault_when_it_is_silent_or_late() {
+        let page = Page::create().unwrap();
+        let (begun, mut late) = (page.heartbeat_ns(), None);
+        let mut check = |after_ns, expect| assert_eq!(fault(&page, begun + after_ns, &mut late), expect);
+        check(SILENCE_NS, None);
+        check(SILENCE_NS + 1, Some("does not look at its deadline"));
+        page.set_deadline_ns(0);
+        check(100, None);
+        check(100 + LATE_NS, None);
+        check(101 + LATE_NS, Some("has let its deadline pass"));
+        page.set_deadline_ns(NEVER);
+        check(102 + LATE_NS, None);
+        page.set_deadline_ns(0);
+        check(103 + LATE_NS, None);
+        page.set_why(Why::Deadline);
+        check(SILENCE_NS + 1, None);
+    }
+}
