@@ -73,16 +73,13 @@ pub fn run_with(mut start: Start, resolver: Resolver) -> Result<(), Error> {
     let threads = listeners.len();
     let around = Around::of(&start.plan, &start.me, resolver, threads);
     let setup = Arc::new(Setup::new(&start.plan, &around, None).ok_or_else(not_planned)?);
-    let access_log = match &planned.access_log {
-        Some(planned) => Some(AccessLog::begin(planned, &start.me.name, &start.folder, threads)?),
-        None => None,
-    };
+    let access_log = AccessLog::begin(planned.access_log.as_ref(), &start.me.name, &start.folder, threads)?;
     let (tune, tuned) = watch::channel(setup::tuning(planned, &start.files, threads));
     let settings = Settings::new(planned.timeouts)
         .admitted(start.line.admission())
         .tuned(tuned)
         .alarmed(around.alarm.clone())
-        .logged(access_log);
+        .logged(Some(access_log.clone()));
     let (publish, published) = watch::channel(Arc::clone(&setup));
     let via: Arc<str> = format!("1.1 {}", start.me.name).into();
     let pass = move |_| Pass { via: Arc::clone(&via), setup: Current::new(published.clone()) };
@@ -93,7 +90,8 @@ pub fn run_with(mut start: Start, resolver: Resolver) -> Result<(), Error> {
         let address = start.me.listens("http").map(|address| address.to_string()).unwrap_or_default();
         let watched = Watched::over(&setup.pools);
         let line = start.line.clone();
-        let balancer = Balancer { line: start.line, address, around, setup, watched, publish, tune };
+        let balancer =
+            Balancer { line: start.line, address, around, setup, watched, publish, tune, access_log };
         match balancer.attend(&serving).await? {
             Order::Retire { within } => serving.retire(&stop, within, line.hurried()).await,
             Order::Stop { within } => {
@@ -115,6 +113,7 @@ struct Balancer {
     watched: Watched,
     publish: watch::Sender<Arc<Setup>>,
     tune: watch::Sender<Tuning>,
+    access_log: AccessLog,
 }
 
 impl Balancer {
@@ -170,6 +169,7 @@ impl Balancer {
         self.publish.send_replace(Arc::clone(&setup));
         if let Some(planned) = &given.plan.balancer {
             self.tune.send_replace(setup::tuning(planned, &given.files, self.around.threads));
+            self.access_log.follow(planned.access_log.as_ref());
         }
         // What waits in a queue tries the servers of the new settings from its next request on.
         (self.setup, self.watched) = (setup, watched);

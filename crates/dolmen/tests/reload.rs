@@ -8,6 +8,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use testkit::{Load, Ran, Site, until};
 
 const DOLMEN: &str = env!("CARGO_BIN_EXE_dolmen");
@@ -81,6 +82,41 @@ fn a_change_is_followed_and_one_that_cannot_be_is_refused() {
     assert_eq!((port.code, generation(&site)), (1, 2), "{port:?}");
     assert!(port.says("cannot be changed while the site runs") && port.says("dolmen stop"), "{port:?}");
     nothing_failed(load, "reloads, good and bad");
+}
+
+#[test]
+fn the_access_log_follows_a_reload_and_opens_anew_what_was_moved_away() {
+    let site = web_site(119);
+    let load = Load::begin(site.front(), "/", GETS, 0);
+    let folder = site.folder.join("logs");
+    std::fs::create_dir_all(&folder).unwrap();
+    // The account of the balancer writes there.
+    std::fs::set_permissions(&folder, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let log = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap_or_default();
+    let to = |name: &str, format: &str| {
+        let path = folder.join(name).display().to_string();
+        text(&format!("access-log = {{ format = \"{format}\", path = \"{path}\" }}"))
+    };
+    let ran = reload(&site, &to("one.log", "json")).fine();
+    assert!(ran.says("the balancer logs requests in another way"), "{ran:?}");
+    until("lines in JSON", PATIENCE, || log("one.log").starts_with("{\"time\"").then_some(()));
+    std::fs::rename(folder.join("one.log"), folder.join("one.log.1")).unwrap();
+    until("a file of the same name", PATIENCE, || log("one.log").starts_with("{\"time\"").then_some(()));
+    reload(&site, &to("two.log", "timers")).fine();
+    until("lines elsewhere", PATIENCE, || log("two.log").contains(" balancer-1 -/web-").then_some(()));
+    reload(&site, &text("access-log = \"off\"")).fine();
+    let counted = || site.server("balancer-1")["counters"]["access_log_lines"].as_u64();
+    let mut last = counted();
+    until("no more lines", PATIENCE, || {
+        std::thread::sleep(Duration::from_millis(1_500));
+        let same = last == counted();
+        last = counted();
+        same.then_some(())
+    });
+    reload(&site, &to("three.log", "combined")).fine();
+    until("lines again", PATIENCE, || log("three.log").contains("\"GET / HTTP/1.1\" 200").then_some(()));
+    assert!(!log("two.log").contains("HTTP/1.1\" 200"), "each file has its own words");
+    nothing_failed(load, "reloads of the access log");
 }
 
 #[test]
@@ -209,6 +245,9 @@ fn all_live(tunnels: &mut [TcpStream]) {
 
 #[test]
 fn reloads_under_load_lose_no_request_and_no_tunnel() {
+    // Both ends of each tunnel are in this process.
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
     let (reloads, tunnels) = if is_drill() { (100, 1_000) } else { (10, 100) };
     let servers: Vec<SocketAddr> =
         (1..4).map(|last| SocketAddr::from(([127, 0, 118, 200 + last], 9000))).collect();

@@ -115,12 +115,14 @@ fn parts(old: &Plan, new: &Plan) -> Vec<String> {
         let limits = old.limits != new.limits || old.rate_limit != new.rate_limit;
         say(&mut sentences, "the balancer has other limits", limits);
         say(&mut sentences, "the balancer has other time-outs", old.timeouts != new.timeouts);
+        say(&mut sentences, "the balancer logs requests in another way", old.access_log != new.access_log);
     }
     if let (Some(old), Some(new)) = (&old.web, &new.web) {
         say(&mut sentences, "web serves another folder", old.root != new.root);
         say(&mut sentences, "web sends to other app servers", old.app != new.app);
         say(&mut sentences, "web checks the app servers in another way", old.check != new.check);
         say(&mut sentences, "web has other time-outs", old.timeouts != new.timeouts);
+        say(&mut sentences, "web logs requests in another way", old.access_log != new.access_log);
     }
     if let (Some(old), Some(new)) = (&old.app, &new.app) {
         sentences.extend(app(old, new));

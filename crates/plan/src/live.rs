@@ -18,13 +18,6 @@ pub fn obstacles(old: &Plan, new: &Plan) -> Vec<String> {
         sentences.extend(difference::machines(old, new));
     }
     sentences.extend(difference::servers(old, new));
-    let logs = |plan: &Plan| {
-        let balancer = plan.balancer.as_ref().map(|balancer| balancer.access_log.clone());
-        (balancer, plan.web.as_ref().map(|web| web.access_log.clone()))
-    };
-    if logs(old) != logs(new) {
-        sentences.push("the access log changes".to_owned());
-    }
     match (&old.database, &new.database) {
         (Some(old), Some(new)) => sentences.extend(difference::database(old, new)),
         (None, Some(_)) => sentences.push("a database comes".to_owned()),

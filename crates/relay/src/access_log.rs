@@ -5,6 +5,9 @@
 //! to the file. Serving costs no system call for a request and never waits for a disk: when the writer falls behind,
 //! lines are dropped, counted, and the log itself says how many.
 //!
+//! A reload may turn it on or off, or move it, while requests are served: each line is in the words of the file that
+//! it goes to.
+//!
 //! What a client wrote is escaped, and Authorization and cookies are never in it.
 
 mod escape;
@@ -15,7 +18,7 @@ mod writer;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -37,6 +40,9 @@ const WRITE_BYTES: usize = 64 * 1024;
 /// How long the end of a server waits for its last lines to be written: a disk that hangs must not keep it.
 const FINISH_WITHIN: Duration = Duration::from_secs(2);
 
+/// The writer has its buffers on the heap.
+const STACK_BYTES: usize = 128 * 1024;
+
 /// The file's name in the server's folder, where the plan names no path.
 const NAME: &str = "access.log";
 
@@ -47,7 +53,12 @@ pub struct AccessLog(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     server: String,
-    format: LogFormat,
+    /// The server's own folder.
+    folder: PathBuf,
+    /// Whether there is a log at all: looked at for each request, before a line is thought of.
+    is_on: AtomicBool,
+    /// What a reload wants, until the writer has seen it.
+    wanted: Mutex<Option<Wanted>>,
     threads: Vec<Mutex<Waiting>>,
     writer: Thread,
     done: Mutex<Receiver<()>>,
@@ -64,9 +75,26 @@ struct State {
     failures: AtomicU64,
 }
 
+/// Where lines go from now on, and in which words; nowhere without a file.
+#[derive(Debug, Default)]
+struct Wanted {
+    format: Option<LogFormat>,
+    file: Option<file::LogFile>,
+}
+
+impl Wanted {
+    fn of(planned: &plan::AccessLog, folder: &Path) -> Self {
+        let path = planned.path.clone().unwrap_or_else(|| folder.join(NAME));
+        let rotation = file::Rotation { bytes: planned.file_bytes, files: planned.files };
+        Self { format: Some(planned.format), file: Some(file::LogFile::new(path, rotation)) }
+    }
+}
+
 /// What one thread has for the writer.
 #[derive(Debug, Default)]
 struct Waiting {
+    /// None while there is no log.
+    format: Option<LogFormat>,
     lines: Vec<u8>,
     dropped: u64,
     stamp: Stamp,
@@ -75,30 +103,55 @@ struct Waiting {
 impl AccessLog {
     /// Starts the writer. A file that cannot be opened is no error: it is said in the server's log, and tried again.
     /// `server` is the name in each line, `folder` its own folder.
-    pub fn begin(planned: &plan::AccessLog, server: &str, folder: &Path, threads: usize) -> io::Result<Self> {
-        let path = planned.path.clone().unwrap_or_else(|| folder.join(NAME));
+    pub fn begin(
+        planned: Option<&plan::AccessLog>,
+        server: &str,
+        folder: &Path,
+        threads: usize,
+    ) -> io::Result<Self> {
+        let format = planned.map(|planned| planned.format);
         let (done_sender, done) = std::sync::mpsc::channel();
         let (shared_sender, shared) = std::sync::mpsc::channel::<Arc<Shared>>();
-        let rotation = file::Rotation { bytes: planned.file_bytes, files: planned.files };
-        let writer = std::thread::Builder::new().name("access-log".into()).spawn(move || {
-            if let Ok(shared) = shared.recv() {
-                writer::run(&shared, file::LogFile::new(path, rotation));
-            }
-            // Nobody need wait for the end.
-            let _ = done_sender.send(());
-        })?;
-        let log = Arc::new(Shared {
+        let writer = std::thread::Builder::new().name("access-log".into()).stack_size(STACK_BYTES).spawn(
+            move || {
+                if let Ok(shared) = shared.recv() {
+                    writer::run(&shared);
+                }
+                // Nobody need wait for the end.
+                let _ = done_sender.send(());
+            },
+        )?;
+        let log = Self(Arc::new(Shared {
             server: server.to_owned(),
-            format: planned.format,
-            threads: (0..threads).map(|_| Mutex::default()).collect(),
+            folder: folder.to_owned(),
+            is_on: AtomicBool::new(planned.is_some()),
+            wanted: Mutex::new(planned.map(|planned| Wanted::of(planned, folder))),
+            // Those who begin to serve need not wait for the writer.
+            threads: (0..threads).map(|_| Mutex::new(Waiting { format, ..Waiting::default() })).collect(),
             writer: writer.thread().clone(),
             done: Mutex::new(done),
             state: Arc::default(),
-        });
+        }));
         shared_sender
-            .send(Arc::clone(&log))
+            .send(Arc::clone(&log.0))
             .map_err(|_| io::Error::other("the access log's thread ended"))?;
-        Ok(Self(log))
+        Ok(log)
+    }
+
+    /// Goes by another plan from now on. What was noted before is written as it was meant.
+    pub fn follow(&self, planned: Option<&plan::AccessLog>) {
+        let wanted = planned.map(|planned| Wanted::of(planned, &self.0.folder)).unwrap_or_default();
+        let is_on = wanted.format.is_some();
+        *self.0.wanted.lock().unwrap_or_else(PoisonError::into_inner) = Some(wanted);
+        if is_on {
+            self.0.is_on.store(true, Ordering::Relaxed);
+        }
+        self.0.writer.unpark();
+    }
+
+    /// Whether lines are wanted.
+    pub(crate) fn is_on(&self) -> bool {
+        self.0.is_on.load(Ordering::Relaxed)
     }
 
     /// Counts by name, as they are published.
@@ -126,13 +179,14 @@ impl AccessLog {
     pub(crate) fn note(&self, thread: usize, entry: &Entry<'_>) {
         let Some(waiting) = self.0.threads.get(thread) else { return };
         let mut waiting = locked(waiting);
+        let Some(format) = waiting.format else { return };
         let before = waiting.lines.len();
         if before >= BUFFER_BYTES {
             waiting.dropped += 1;
             return;
         }
         let Waiting { lines, stamp, .. } = &mut *waiting;
-        line::write(self.0.format, lines, &self.0.server, entry, stamp);
+        line::write(format, lines, &self.0.server, entry, stamp);
         let after = lines.len();
         drop(waiting);
         // The first line begins the writer's second, and enough of them end it.

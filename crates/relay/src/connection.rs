@@ -218,7 +218,7 @@ fn over(thread: &Thread, request: Option<&RequestHead>, outcome: &Outcome) {
     if let Some(meter) = &outcome.meter {
         meter.pool().unwrap_or(meter).ended(thread.index, outcome);
     }
-    if let Some(log) = thread.settings.access_log.as_ref().filter(|_| outcome.is_logged) {
+    if let Some(log) = thread.settings.access_log.as_ref().filter(|log| outcome.is_logged && log.is_on()) {
         let open = thread.counters().open();
         let began = thread.clock.wall_at(outcome.began);
         log.note(thread.index, &Entry { request, outcome, began, open });

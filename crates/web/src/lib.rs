@@ -69,15 +69,13 @@ pub fn run(mut start: Start) -> Result<(), Error> {
     relay::raise_descriptor_limit();
     let (tune, tuned) = watch::channel(tuning(planned));
     let alarm = Alarm::default();
-    let access_log = match &planned.access_log {
-        Some(planned) => Some(AccessLog::begin(planned, &start.me.name, &start.folder, listeners.len())?),
-        None => None,
-    };
+    let access_log =
+        AccessLog::begin(planned.access_log.as_ref(), &start.me.name, &start.folder, listeners.len())?;
     let settings = Settings::new(planned.timeouts)
         .admitted(start.line.admission())
         .tuned(tuned)
         .alarmed(alarm.clone())
-        .logged(access_log);
+        .logged(Some(access_log.clone()));
     let shared = Shared { me: start.me, board: start.board, alarm };
     let (fleet, site) = shared.site(&start.plan, &start.files, None)?;
     let (publish, published) = watch::channel(Arc::new(site));
@@ -89,7 +87,7 @@ pub fn run(mut start: Start) -> Result<(), Error> {
         let address = shared.me.listens("http").map(|address| address.to_string()).unwrap_or_default();
         let checks = tokio::spawn(Arc::clone(&fleet).watch());
         let line = start.line;
-        let keeper = Keeper { shared, line: line.clone(), address, fleet, checks, publish, tune };
+        let keeper = Keeper { shared, line: line.clone(), address, fleet, checks, publish, tune, access_log };
         match keeper.attend(&serving).await? {
             Order::Retire { within } => serving.retire(&stop, within, line.hurried()).await,
             Order::Stop { within } => {
@@ -146,6 +144,7 @@ struct Keeper {
     checks: JoinHandle<()>,
     publish: watch::Sender<Arc<Site>>,
     tune: watch::Sender<Tuning>,
+    access_log: AccessLog,
 }
 
 impl Keeper {
@@ -208,6 +207,7 @@ impl Keeper {
         self.publish.send_replace(Arc::new(site));
         if let Some(planned) = &given.plan.web {
             self.tune.send_replace(tuning(planned));
+            self.access_log.follow(planned.access_log.as_ref());
         }
         self.fleet = fleet;
         self.line.took(given, "uses the new settings");

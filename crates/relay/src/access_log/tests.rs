@@ -138,7 +138,7 @@ fn planned(format: LogFormat, path: PathBuf) -> plan::AccessLog {
 }
 
 fn begin(planned: &plan::AccessLog) -> AccessLog {
-    AccessLog::begin(planned, "balancer-1", Path::new("/nowhere"), 2).unwrap()
+    AccessLog::begin(Some(planned), "balancer-1", Path::new("/nowhere"), 2).unwrap()
 }
 
 fn note(log: &AccessLog, target: &str) {
@@ -245,6 +245,39 @@ fn a_file_that_was_moved_away_is_opened_anew() {
     fs::rename(folder.log(), folder.0.join("elsewhere")).unwrap();
     file.write(b"two\n").unwrap();
     assert_eq!((folder.text("elsewhere"), folder.text("access.log")), ("one\n".into(), "two\n".into()));
+}
+
+#[test]
+fn a_reload_moves_the_log_and_its_words_and_turns_it_off_and_on() {
+    let folder = Folder::new("follows");
+    let log = begin(&planned(LogFormat::Combined, folder.log()));
+    let more = |from: u32| (from..from + 50).for_each(|number| note(&log, &format!("/{number}")));
+    more(0);
+    log.follow(Some(&planned(LogFormat::Json, folder.0.join("other.log"))));
+    wait_until("the first lines", || folder.text("access.log").lines().count() >= 50);
+    wait_until("the new words", || {
+        note(&log, "/probe");
+        folder.text("other.log").contains("/probe")
+    });
+    assert!(
+        folder.text("other.log").lines().all(|line| line.starts_with('{')),
+        "{}",
+        folder.text("other.log")
+    );
+    assert!(!folder.text("access.log").contains('{'), "{}", folder.text("access.log"));
+    log.follow(None);
+    wait_until("the end of it", || !log.is_on());
+    let before = folder.text("other.log");
+    more(100);
+    log.follow(Some(&planned(LogFormat::Combined, folder.0.join("third.log"))));
+    wait_until("it to be on again", || {
+        note(&log, "/again");
+        folder.text("third.log").contains("/again")
+    });
+    log.finish();
+    assert_eq!(folder.text("other.log"), before, "what came while it was off is nowhere");
+    assert!(!folder.text("third.log").contains("/100"), "{}", folder.text("third.log"));
+    assert_eq!(total(&log, "access_log_dropped"), 0);
 }
 
 #[test]
