@@ -27,9 +27,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use std::{io, thread};
 
-use link::report::State;
+use link::report::{SiteReport, State};
 use link::{Given, Line, Start};
-use plan::Plan;
+use plan::{Plan, Role};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -61,24 +61,37 @@ pub enum Error {
 
 /// Answers until the agent says stop.
 pub fn run(mut start: Start) -> Result<(), Error> {
-    let zone = Arc::new(Snapshot::compile(&start.plan)?);
+    let site = start.line.site().borrow().clone();
+    let down = down(&start.plan, &site);
+    let zone = Arc::new(Snapshot::compile(&without(&start.plan, &down))?);
     let (publish, snapshots) = watch::channel(zone);
     let sockets = start.sockets.udp("dns");
     let address = sockets.first().ok_or(Error::NoSocket)?.local_addr()?;
-    let mut server =
-        Server { publish, snapshots, address, threads: Vec::new(), counts: Vec::new(), stop: Arc::default() };
+    let mut server = Server {
+        publish,
+        snapshots,
+        plan: start.plan,
+        down,
+        address,
+        threads: Vec::new(),
+        counts: Vec::new(),
+        stop: Arc::default(),
+    };
     for socket in sockets {
         server.spawn(socket)?;
     }
     let listeners = start.sockets.tcp("dns-tcp");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
-    server.say(&start.plan, &start.line);
+    server.say(&start.line);
     runtime.block_on(server.serve(listeners, &start.line))
 }
 
 struct Server {
     publish: watch::Sender<Arc<Snapshot>>,
     snapshots: watch::Receiver<Arc<Snapshot>>,
+    plan: Arc<Plan>,
+    /// The servers that are not named, because they are down.
+    down: Vec<String>,
     address: SocketAddr,
     threads: Vec<(SocketAddr, JoinHandle<io::Result<()>>)>,
     counts: Vec<Arc<Counts>>,
@@ -126,9 +139,14 @@ impl Server {
         }
         let mut tick = tokio::time::interval(TICK);
         let mut plans = line.plans();
+        let mut site = line.site();
         let within = loop {
             tokio::select! {
                 within = line.stopped() => break within,
+                Ok(()) = site.changed() => {
+                    let report = site.borrow_and_update().clone();
+                    self.follow(&report, line);
+                }
                 given = plans.next() => self.take_on(&given, line),
                 _ = tick.tick() => self.look(line)?,
             }
@@ -144,17 +162,38 @@ impl Server {
         self.threads.drain(..).try_for_each(ended)
     }
 
-    fn say(&self, plan: &Plan, line: &Line) {
-        let zone = plan.dns.as_ref().map(|dns| dns.zone.as_str()).unwrap_or_default();
-        line.report(State::Healthy, format!("answering for {zone} on {}", self.address));
+    fn say(&self, line: &Line) {
+        let zone = self.plan.dns.as_ref().map(|dns| dns.zone.as_str()).unwrap_or_default();
+        let mut because = format!("answering for {zone} on {}", self.address);
+        if !self.down.is_empty() {
+            because.push_str(&format!(", not naming {}, which cannot be reached", self.down.join(", ")));
+        }
+        line.report(State::Healthy, because);
+    }
+
+    /// Names no server that is down, as long as another one is left.
+    fn follow(&mut self, site: &SiteReport, line: &Line) {
+        let now = down(&self.plan, site);
+        if now == self.down {
+            return;
+        }
+        match Snapshot::compile(&without(&self.plan, &now)) {
+            Ok(zone) => {
+                self.publish.send_replace(Arc::new(zone));
+                self.down = now;
+                self.say(line);
+            }
+            Err(mistakes) => tracing::error!("goes on naming all servers: {mistakes}"),
+        }
     }
 
     /// Answers from the new zone; one that cannot be served leaves the old one in force.
-    fn take_on(&self, given: &Given, line: &Line) {
-        match Snapshot::compile(&given.plan) {
+    fn take_on(&mut self, given: &Given, line: &Line) {
+        match Snapshot::compile(&without(&given.plan, &self.down)) {
             Ok(zone) => {
                 self.publish.send_replace(Arc::new(zone));
-                self.say(&given.plan, line);
+                self.plan = Arc::new(given.plan.clone());
+                self.say(line);
                 line.took(given, "answers from the new zone");
             }
             Err(mistakes) => line.refused(given, mistakes),
@@ -173,6 +212,23 @@ impl Server {
             }
         }
     }
+}
+
+/// The balancers that clients would be led to in vain, as far as the machines know; none when those are all.
+fn down(plan: &Plan, site: &SiteReport) -> Vec<String> {
+    let is_down = |name: &str| site.server(name).is_some_and(|server| server.state == State::Down);
+    let named = || plan.role(Role::Balancer).filter(|server| !plan.drained.contains(&server.name));
+    if named().all(|server| is_down(&server.name)) {
+        return Vec::new();
+    }
+    named().filter(|server| is_down(&server.name)).map(|server| server.name.clone()).collect()
+}
+
+/// The plan with these servers out of rotation.
+fn without(plan: &Plan, down: &[String]) -> Plan {
+    let mut plan = plan.clone();
+    plan.drained.extend_from_slice(down);
+    plan
 }
 
 fn ended((address, thread): (SocketAddr, JoinHandle<io::Result<()>>)) -> Result<(), Error> {

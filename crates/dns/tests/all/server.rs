@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use link::report::State;
+use link::report::{SiteReport, State};
 use link::{Line, Order, Secrets, Sockets, Start};
 
 use crate::zone::{big, listening, query, query_edns, show};
@@ -18,6 +18,7 @@ struct Running {
     address: SocketAddr,
     line: Line,
     orders: tokio::sync::watch::Sender<Order>,
+    site: tokio::sync::watch::Sender<Arc<SiteReport>>,
     thread: JoinHandle<Result<(), dns::Error>>,
 }
 
@@ -37,7 +38,7 @@ impl Running {
         let mut sockets = Sockets::default();
         sockets.insert("dns", udp);
         sockets.insert("dns-tcp", tcp);
-        let (line, orders, _site) = Line::unattached();
+        let (line, orders, site) = Line::unattached();
         let start = Start {
             me: plan.servers[0].clone(),
             plan: Arc::new(plan),
@@ -51,7 +52,7 @@ impl Running {
             line: line.clone(),
         };
         let thread = std::thread::spawn(move || dns::run(start));
-        Self { address, line, orders, thread }
+        Self { address, line, orders, site, thread }
     }
 
     fn udp(&self) -> UdpSocket {
@@ -183,5 +184,50 @@ fn dig_gets_what_it_asks_for() {
     assert!(whole.contains("status: NXDOMAIN") && whole.contains("flags: qr aa;"), "{whole}");
     assert!(!whole.contains("WARNING") && !whole.contains("malformed"), "{whole}");
     assert!(dig(&server, &["+tcp", "example.com"]).contains("status: REFUSED"));
+    server.stop();
+}
+
+fn all_with(balancers: [State; 2]) -> Arc<SiteReport> {
+    let server = |(number, state): (usize, State)| {
+        serde_json::json!({ "name": format!("balancer-{}", number + 1), "role": "balancer", "machine": "alpha",
+                            "pid": 1, "state": state, "because": "", "listen": [] })
+    };
+    let servers: Vec<_> = balancers.into_iter().enumerate().map(server).collect();
+    let machine =
+        serde_json::json!({ "name": "alpha", "address": "127.0.44.1", "state": "up", "servers": servers });
+    Arc::new(serde_json::from_value(serde_json::json!({ "machines": [machine] })).unwrap())
+}
+
+#[test]
+fn a_balancer_that_is_down_is_not_named_while_another_one_is_left() {
+    use State::{Down, Healthy, Starting, Unhealthy};
+    let server = Running::start();
+    let socket = server.udp();
+    let both = "NOERROR aa rd\nwww.foobar.com. 60 IN A 127.0.44.1\nwww.foobar.com. 60 IN A 203.0.113.2";
+    let second = "NOERROR aa rd\nwww.foobar.com. 60 IN A 203.0.113.2";
+    for (balancers, expect) in [
+        ([Down, Healthy], second),
+        // Whatever it lacks, it answers.
+        ([Unhealthy, Healthy], both),
+        ([Down, Unhealthy], second),
+        ([Starting, Healthy], both),
+        ([Down, Down], both),
+    ] {
+        server.site.send_replace(all_with(balancers));
+        let deadline = Instant::now() + DEADLINE;
+        let mut buffer = [0; 1500];
+        loop {
+            socket.send(&query("www.foobar.com", "A")).unwrap();
+            let length = socket.recv(&mut buffer).unwrap();
+            let answer = show(&buffer[..length]);
+            // Whose turn it is to be first is not the question.
+            let mut lines: Vec<&str> = answer.lines().collect();
+            lines[1..].sort_unstable();
+            if lines.join("\n") == expect {
+                break;
+            }
+            assert!(Instant::now() < deadline, "{balancers:?}: {answer}");
+        }
+    }
     server.stop();
 }
