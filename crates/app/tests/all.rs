@@ -3,6 +3,8 @@
 
 #[path = "all/end.rs"]
 mod end;
+#[path = "all/replace.rs"]
+mod replace;
 #[path = "all/serve.rs"]
 mod serve;
 #[path = "all/site.rs"]

@@ -85,8 +85,19 @@ fn the_environment_is_what_the_plan_says_and_little_else() {
     let port = server.board.worker(0).unwrap().port();
     assert_eq!(environment["PORT"], port.to_string());
     assert!((20_000..=32_767).contains(&port));
-    let known =
-        ["CWD", "PORT", "DOLMEN_FOLDER", "HOME", "LANG", "LANGUAGE", "TZ", "USER", "LOGNAME", "TMPDIR"];
+    let known = [
+        "CWD",
+        "PORT",
+        "DOLMEN_FOLDER",
+        "DOLMEN_APP_PROCESS",
+        "HOME",
+        "LANG",
+        "LANGUAGE",
+        "TZ",
+        "USER",
+        "LOGNAME",
+        "TMPDIR",
+    ];
     let others = ["SSL_CERT_FILE", "SSL_CERT_DIR", "LC_CTYPE"];
     let is_known = |name: &str| {
         expect.iter().any(|(one, _)| *one == name) || known.contains(&name) || others.contains(&name)
