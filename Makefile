@@ -24,7 +24,7 @@ drill:
 	scripts/install.sh test
 	cargo build --workspace --bins --locked
 	DOLMEN_DRILL_GIB=10 cargo nextest run --locked -p relay --test leaks --success-output final
-	DOLMEN_DRILL_ROUNDS=5 cargo nextest run --locked -p dolmen --test faults --test reload --success-output final
+	DOLMEN_DRILL_ROUNDS=5 cargo nextest run --locked -p dolmen --test faults --test reload --test upgrade --success-output final
 	DOLMEN_DRILL_ROUNDS=1 cargo nextest run --locked -p dolmen --test machines --success-output final
 	fuzz/run.sh
 

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::life::Standing;
-use crate::worker::{Site, Worker};
+use crate::worker::{Leave, Site, Worker};
 
 /// Two crews share the board while one replaces the other, each with a half of it.
 pub(crate) const HALF: usize = SLOTS / 2;
@@ -17,8 +17,8 @@ pub(crate) const HALF: usize = SLOTS / 2;
 /// See the head of this file. Its workers end with it.
 pub(crate) struct Crew {
     pub(crate) site: Arc<Site>,
-    /// By worker: within what time it is to end, once it is.
-    ends: Vec<watch::Sender<Option<Duration>>>,
+    /// By worker: how it is to leave, once it is.
+    ends: Vec<watch::Sender<Option<Leave>>>,
     tasks: JoinSet<()>,
 }
 
@@ -32,6 +32,33 @@ impl Crew {
         (0..self.site.app.workers).for_each(|_| self.start_next());
     }
 
+    /// Starts the next worker when those before it are ready, so that no more memory is taken at a time than for one
+    /// beyond what is wanted.
+    pub(crate) fn grow(&mut self) {
+        let started = self.ends.len();
+        let are_ready =
+            self.site.standings.borrow().iter().take(started).all(|standing| *standing == Standing::Ready);
+        if started < self.site.app.workers.into() && are_ready {
+            self.start_next();
+        }
+    }
+
+    /// Lets so many workers, the first ones, finish what they have.
+    pub(crate) fn retire(&self, count: usize, within: Duration) {
+        for end in self.ends.iter().take(count) {
+            end.send_if_modified(|end| {
+                let is_new = end.is_none();
+                *end = end.or(Some(Leave::Retire(within)));
+                is_new
+            });
+        }
+    }
+
+    /// Whether this slot of the board is for one of its workers.
+    pub(crate) fn has(&self, slot: usize) -> bool {
+        (self.site.base..self.site.base + self.ends.len()).contains(&slot)
+    }
+
     fn start_next(&mut self) {
         let (end, ending) = watch::channel(None);
         self.tasks.spawn(Worker::new(Arc::clone(&self.site), self.ends.len(), ending).run());
@@ -40,7 +67,7 @@ impl Crew {
 
     pub(crate) fn end_all(&self, within: Duration) {
         for end in &self.ends {
-            end.send_replace(Some(within));
+            end.send_replace(Some(Leave::Stop(within)));
         }
     }
 
@@ -73,11 +100,11 @@ impl Crew {
                 tracing::warn!("{because}");
             }
             if let Some(end) = old.ends.get(number) {
-                end.send_replace(Some(stop));
+                end.send_replace(Some(Leave::Stop(stop)));
             }
         }
         for end in old.ends.iter().skip(self.ends.len()) {
-            end.send_replace(Some(stop));
+            end.send_replace(Some(Leave::Stop(stop)));
         }
         Ok(())
     }

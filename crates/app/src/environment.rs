@@ -21,6 +21,8 @@ const KEPT: [&str; 10] =
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Says to which app server a process belongs, for [`crate::leftover`].
 pub(crate) const MARK: &str = "DOLMEN_FOLDER";
+/// And to which process of that server.
+pub(crate) const OWNER: &str = "DOLMEN_APP_PROCESS";
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EnvironmentError {
@@ -57,6 +59,7 @@ impl Environment {
         environment.set("DOLMEN_SERVER", &me.name);
         environment.set("DOLMEN_SITE", &given.plan.site);
         environment.set(MARK, folder.as_os_str());
+        environment.set(OWNER, std::process::id().to_string());
         Ok(environment)
     }
 

@@ -15,6 +15,7 @@ mod crew;
 mod database_url;
 mod environment;
 mod front;
+mod handover;
 mod leftover;
 mod life;
 mod output;
@@ -31,7 +32,7 @@ use std::time::{Duration, Instant};
 
 use link::board::{Board, SLOTS};
 use link::report::State;
-use link::{Given, Line, Start};
+use link::{Given, Line, Order, Start};
 use plan::Server;
 use relay::{Serving, Settings, Stop, Tuning};
 use tokio::sync::watch;
@@ -41,6 +42,7 @@ pub use environment::EnvironmentError;
 use crew::{Crew, HALF};
 use environment::Environment;
 use front::Front;
+use leftover::Whose;
 use life::Standing;
 use port::Ports;
 use worker::Site;
@@ -88,9 +90,13 @@ pub fn run(mut start: Start) -> Result<(), Error> {
         ports: Arc::default(),
         starts: Arc::default(),
     };
-    let site = around.site(&given, 0)?;
-    board.clear();
-    let left = leftover::end(&around.folder);
+    let (base, whose) =
+        if start.succeeds { (handover::free_half(&board), Whose::OfTheDead) } else { (0, Whose::All) };
+    let site = around.site(&given, base)?;
+    if !start.succeeds {
+        board.clear();
+    }
+    let left = leftover::end(&around.folder, whose);
     if left > 0 {
         tracing::warn!("ended {left} processes that a killed {} had left", around.me.name);
     }
@@ -108,11 +114,20 @@ pub fn run(mut start: Start) -> Result<(), Error> {
     let line = start.line;
     runtime.block_on(async {
         let mut crew = Crew::of(site);
-        crew.start_all();
+        if !start.succeeds {
+            crew.start_all();
+        }
         let mut supervisor = Supervisor { around, crew, leaving: Vec::new(), serving, stop, line, tune };
-        let within = supervisor.serve().await?;
-        supervisor.end(within - RESERVE.min(within / 10)).await
+        match supervisor.serve().await? {
+            Order::Retire { within } => supervisor.retire(less_reserve(within)).await,
+            Order::Stop { within } => supervisor.end(less_reserve(within)).await,
+            Order::Serve => Ok(()),
+        }
     })
+}
+
+fn less_reserve(within: Duration) -> Duration {
+    within - RESERVE.min(within / 10)
 }
 
 fn tuning(app: &plan::App) -> Tuning {
@@ -152,6 +167,14 @@ impl Around {
             starts: Arc::clone(&self.starts),
         })
     }
+
+    /// Ends children that left the group of their worker.
+    fn end_leftover(&self) {
+        let left = leftover::end(&self.folder, Whose::Mine);
+        if left > 0 {
+            tracing::warn!("ended {left} processes that the workers had left");
+        }
+    }
 }
 
 struct Supervisor {
@@ -166,27 +189,33 @@ struct Supervisor {
 }
 
 impl Supervisor {
-    /// Reports, and follows later plans, until the stop.
-    async fn serve(&mut self) -> Result<Duration, Error> {
+    /// Reports, and follows later plans, until the order to leave.
+    async fn serve(&mut self) -> Result<Order, Error> {
         let (mut tick, mut once) = (tokio::time::interval(TICK), false);
         let mut plans = self.line.plans();
         loop {
             let mut standings = self.crew.site.standings.subscribe();
+            // One that takes over begins without workers; this starts them one after another.
+            self.crew.grow();
+            if standings.borrow().contains(&Standing::Ready) {
+                self.line.take_connections();
+            }
             let (state, because) = summary::of(&standings.borrow_and_update(), once);
             once |= state == State::Healthy;
             self.line.report(state, because);
             tokio::select! {
-                within = self.line.stopped() => return Ok(within),
+                order = self.line.left() => return Ok(order),
                 _ = standings.changed() => {}
                 given = plans.next() => {
                     let line = self.line.clone();
                     tokio::select! {
-                        within = line.stopped() => return Ok(within),
+                        order = line.left() => return Ok(order),
                         () = self.take_on(&given) => {}
                     }
                 }
                 _ = tick.tick() => {
                     self.leaving.retain_mut(|crew| !crew.is_gone());
+                    self.tidy_board();
                     self.count()?;
                 }
             }
@@ -256,11 +285,7 @@ impl Supervisor {
             tracing::debug!("some connections were still open at the end");
         }
         self.around.board.clear();
-        // Children that left the group of their worker.
-        let left = leftover::end(&self.around.folder);
-        if left > 0 {
-            tracing::warn!("ended {left} processes that the workers had left");
-        }
+        self.around.end_leftover();
         Ok(())
     }
 }

@@ -58,8 +58,10 @@ pub(crate) enum Event {
     Idle,
     /// The time of [`Life::wake`] has come.
     Tick,
-    /// The server is to end within this time.
+    /// The server is to end within this time, or the worker is to.
     Stop(Duration),
+    /// Another worker has its place: it may finish all that it has, within this time.
+    Retire(Duration),
 }
 
 /// How a process ended.
@@ -175,7 +177,8 @@ impl Life {
     pub(crate) fn step(&mut self, event: Event, now: Instant) -> Step {
         match (event, self.phase) {
             (_, Phase::Gone) => Step::default(),
-            (Event::Stop(within), _) => self.stop(within, now),
+            (Event::Stop(within), _) => self.stop(within.min(self.times.stop), now),
+            (Event::Retire(within), _) => self.stop(within, now),
             (Event::Exited(exit), phase) => self.exited(&exit, phase, now),
             (Event::CannotStart(why), _) => self.failed(format!("cannot be started: {why}"), now),
             (Event::Begin, Phase::New) => self.spawn(now),
@@ -311,7 +314,6 @@ impl Life {
     }
 
     fn stop(&mut self, within: Duration, now: Instant) -> Step {
-        let within = within.min(self.times.stop);
         match self.phase {
             Phase::New | Phase::Waiting { .. } | Phase::Gone => {
                 self.phase = Phase::Gone;

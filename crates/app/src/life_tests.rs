@@ -202,3 +202,17 @@ fn a_stop_in_every_phase() {
     assert!(draining.check(status(0), &[Withdraw], "ended: exited with status 0 after 4.3 s").life.is_gone());
     draining.check(Event::Begin, &[], "");
 }
+
+#[test]
+fn one_that_retires_has_all_the_time_it_is_given_and_may_be_told_to_hurry() {
+    let mut tale = Tale::ready();
+    tale.check(Event::Retire(Duration::from_secs(3_600)), &[Withdraw], "");
+    tale.after(60_000).check(Event::Tick, &[], "");
+    assert!(tale.life.is_draining(), "longer than a stop may take");
+    tale.check(Event::Stop(Duration::from_secs(4)), &[], "");
+    tale.after(4_000).check(
+        Event::Tick,
+        &[Terminate],
+        "still has requests, but no more time, and was asked to end",
+    );
+}

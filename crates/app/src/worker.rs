@@ -54,14 +54,24 @@ impl Site {
     }
 }
 
+/// How a worker is to leave, see [`Event::Stop`] and [`Event::Retire`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leave {
+    Stop(Duration),
+    Retire(Duration),
+}
+
 /// One worker: the first has slot 0 and number 1.
 pub(crate) struct Worker {
     site: Arc<Site>,
     slot: usize,
     life: Life,
     running: Option<Running>,
-    stop: watch::Receiver<Option<Duration>>,
-    stopping: bool,
+    leave: watch::Receiver<Option<Leave>>,
+    /// What of it was heard already.
+    told: Option<Leave>,
+    /// Where the board says that it is ready.
+    published: Option<SocketAddrV4>,
     tries: u64,
 }
 
@@ -77,11 +87,11 @@ struct Running {
 }
 
 impl Worker {
-    pub(crate) fn new(site: Arc<Site>, slot: usize, stop: watch::Receiver<Option<Duration>>) -> Self {
+    pub(crate) fn new(site: Arc<Site>, slot: usize, leave: watch::Receiver<Option<Leave>>) -> Self {
         let milliseconds = Duration::from_millis;
         let times = Times { start: milliseconds(site.app.start_ms), stop: milliseconds(site.app.stop_ms) };
         let life = Life::new(times, Instant::now());
-        Self { site, slot, life, running: None, stop, stopping: false, tries: 0 }
+        Self { site, slot, life, running: None, leave, told: None, published: None, tries: 0 }
     }
 
     /// Runs until the worker was told to stop and is gone.
@@ -128,8 +138,15 @@ impl Worker {
         for act in step.acts {
             match act {
                 Act::Spawn => result = self.spawn().err().map(Event::CannotStart),
-                Act::Publish => self.site.board.set(self.place(), self.address()),
-                Act::Withdraw => self.site.board.set(self.place(), None),
+                Act::Publish => {
+                    self.published = self.address();
+                    self.site.board.set(self.place(), self.published);
+                }
+                Act::Withdraw => {
+                    if let Some(address) = self.published.take() {
+                        self.site.board.withdraw(self.place(), address);
+                    }
+                }
                 Act::Terminate => self.signal(Signal::TERM),
                 Act::Kill => self.signal(Signal::KILL),
             }
@@ -183,9 +200,12 @@ impl Worker {
                 self.running = None;
                 Event::Exited(exit)
             }
-            within = told_to_stop(&mut self.stop), if !self.stopping => {
-                self.stopping = true;
-                Event::Stop(within)
+            leave = told_to_leave(&mut self.leave, self.told) => {
+                self.told = Some(leave);
+                match leave {
+                    Leave::Stop(within) => Event::Stop(within),
+                    Leave::Retire(within) => Event::Retire(within),
+                }
             }
             () = at(wake) => Event::Tick,
             () = idle(&site.board, slot), if draining => Event::Idle,
@@ -214,11 +234,14 @@ async fn exited(running: &mut Option<Running>) -> Exit {
     Exit { last_line: running.tail.last(), port_taken: running.tail.port_taken(), ..exit }
 }
 
-async fn told_to_stop(stop: &mut watch::Receiver<Option<Duration>>) -> Duration {
-    match stop.wait_for(Option::is_some).await {
-        Ok(within) => within.unwrap_or_default(),
+/// Waits for an order that is another one than the last. One that retires may be told to hurry.
+async fn told_to_leave(leave: &mut watch::Receiver<Option<Leave>>, told: Option<Leave>) -> Leave {
+    let new = leave.wait_for(|leave| leave.is_some() && *leave != told).await;
+    match (new.map(|leave| *leave), told) {
+        (Ok(Some(leave)), _) => leave,
         // Nobody is left who could say it: end at once.
-        Err(_) => Duration::ZERO,
+        (Ok(None) | Err(_), None) => Leave::Stop(Duration::ZERO),
+        (Ok(None) | Err(_), Some(_)) => std::future::pending().await,
     }
 }
 

@@ -39,7 +39,7 @@ use std::time::Duration;
 use link::api::{AuthorityError, Identity};
 use link::control::{Client, Control};
 use link::report::State;
-use link::{Line, Start};
+use link::{Line, Order, Start};
 use plan::Role;
 use tokio::sync::{Semaphore, mpsc, watch};
 
@@ -187,13 +187,19 @@ async fn serve_until_stopped(
         }
     }
     drop(alive);
-    let within = tokio::select! {
-        within = start.line.stopped() => within,
-        () = follow::follow(&start.plan, start.line.site(), control, &targets_sender) => Duration::ZERO,
-        () = report::keep(&gate, &start.line) => Duration::ZERO,
+    let follow = follow::follow(&start.plan, start.line.site(), control, &targets_sender);
+    tokio::pin!(follow);
+    let order = tokio::select! {
+        order = start.line.left() => order,
+        () = &mut follow => return Ok(()),
+        () = report::keep(&gate, &start.line) => return Ok(()),
     };
     accepting.iter().for_each(tokio::task::JoinHandle::abort);
-    drain(&gate, &start.line, all_gone, within, &ending_sender).await;
+    // Connections that go on are still led away from a server that is the primary no more.
+    tokio::select! {
+        () = drain(&gate, &start.line, all_gone, order, &ending_sender) => {}
+        () = &mut follow => {}
+    }
     Ok(())
 }
 
@@ -237,11 +243,21 @@ async fn drain(
     gate: &Gate,
     line: &Line,
     mut all_gone: mpsc::Receiver<()>,
-    within: Duration,
+    order: Order,
     ending: &watch::Sender<bool>,
 ) {
     let open = gate.limits.connections - gate.connections.available_permits();
     line.report(State::Draining, format!("waiting for {open} connections to end"));
+    let within = match order {
+        Order::Stop { within } => within,
+        Order::Serve => Duration::ZERO,
+        Order::Retire { within } => tokio::select! {
+            _ = all_gone.recv() => return,
+            // The last of the time is for those that have to be cut.
+            () = tokio::time::sleep(within.mul_f32(0.9)) => within.mul_f32(0.1),
+            within = line.hurried() => within,
+        },
+    };
     if tokio::time::timeout(within.mul_f32(0.9), all_gone.recv()).await.is_err() {
         ending.send_replace(true);
         if tokio::time::timeout(within.mul_f32(0.1), all_gone.recv()).await.is_err() {

@@ -8,7 +8,6 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -150,16 +149,6 @@ impl Legacy {
         file.write_all(&serde_json::to_vec(self)?)?;
         Ok(file)
     }
-}
-
-/// The program that this process was started from, as it is on disk now.
-pub(crate) fn program() -> io::Result<PathBuf> {
-    let path = std::env::current_exe()?;
-    let text = path.as_os_str().as_encoded_bytes();
-    Ok(match text.strip_suffix(b" (deleted)") {
-        Some(replaced) => PathBuf::from(std::ffi::OsStr::from_bytes(replaced)),
-        None => path,
-    })
 }
 
 /// Whether this program runs here and understands what we leave to it.

@@ -254,7 +254,7 @@ impl Manager {
             holder.resume(lease, postgres.as_ref().map(|running| running.guard.page()));
         }
         if let Some(running) = &postgres {
-            running.guard.become_program(&inherit::program()?);
+            running.guard.become_program(&link::program::path()?);
         }
         Ok(Self {
             view: View::new(reach().map_err(Error::Control)?),
@@ -310,7 +310,7 @@ impl Manager {
     }
 
     async fn try_upgrade(&mut self) -> Result<std::io::Error, Error> {
-        let program = inherit::program()?;
+        let program = link::program::path()?;
         inherit::try_out(&program).await.map_err(|error| Error::Upgrade(error.to_string()))?;
         let legacy = Legacy::new(&self.boot, &self.lock, self.postgres.as_ref(), self.holder.legacy());
         tracing::info!("becoming {}", program.display());

@@ -13,6 +13,9 @@ pub mod record;
 mod reload;
 mod servant;
 pub mod spawn;
+mod succession;
+mod surroundings;
+mod upgrade;
 
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixListener;
@@ -32,7 +35,8 @@ use crate::machines::follow::{Follower, Trouble};
 use crate::site::{MachineFolder, State};
 use peers::Peers;
 use record::{Process, Record};
-use servant::{Servant, Surroundings};
+use servant::Servant;
+use surroundings::Surroundings;
 
 /// What is said of a machine of which nothing else is to be said.
 pub const ANSWERS: &str = "its agent answers";
@@ -67,6 +71,9 @@ pub enum Order {
     Start { server: String },
     Stop { servers: Vec<String>, within_ms: u64 },
     Reload { generation: u64 },
+    Program,
+    Become { id: String },
+    Succeed { server: String, drain_ms: u64 },
     End,
 }
 
@@ -135,6 +142,8 @@ struct Agent {
     looked: reload::Looked,
     /// Why it does not go by what the machines agreed on, on real machines.
     trouble: Trouble,
+    /// What this machine's operator should know of its program.
+    notes: upgrade::Notes,
 }
 
 impl Agent {
@@ -165,6 +174,7 @@ impl Agent {
             address: machine.address.to_string(),
             state: MachineState::Up,
             because: ANSWERS.into(),
+            notes: Vec::new(),
             servers: Vec::new(),
         });
         let (plans, newest) = watch::channel(Arc::clone(&plan));
@@ -202,6 +212,7 @@ impl Agent {
             started: Instant::now(),
             looked: reload::Looked::default(),
             trouble,
+            notes: upgrade::Notes::default(),
         };
         Ok((agent, happenings))
     }
@@ -217,6 +228,7 @@ impl Agent {
         let mut expected = 0;
         for (name, entry) in self.record.content().servers.clone() {
             let Some(servant) = self.servants.get_mut(&name) else { continue };
+            servant.find_others(now_ms, &entry, &mut self.around);
             expected += usize::from(servant.find(now_ms, entry.process, &mut self.around));
         }
         let deadline = Instant::now() + ADOPTION;
@@ -244,10 +256,11 @@ impl Agent {
     async fn run(&mut self, mut happenings: mpsc::Receiver<Happening>) {
         loop {
             self.look_for_changes();
+            self.look_at_program();
             self.time();
             self.record.catch_up();
             self.publish();
-            let due = self.servants.values().filter_map(|servant| servant.life.due_ms()).min();
+            let due = self.servants.values().filter_map(|servant| servant.due_ms(&self.around)).min();
             let wait =
                 due.map_or(IDLE, |due| Duration::from_millis(due.saturating_sub(self.now_ms())).min(IDLE));
             let ended = tokio::select! {
@@ -270,7 +283,7 @@ impl Agent {
         let now_ms = self.now_ms();
         for name in &self.order {
             let Some(servant) = self.servants.get_mut(name) else { continue };
-            servant.step(now_ms, life::Event::Time, &mut self.around, &mut self.record);
+            servant.time(now_ms, &mut self.around, &mut self.record);
         }
     }
 
@@ -331,15 +344,18 @@ impl Agent {
     }
 
     fn order(&mut self, now_ms: u64, order: Order, reply: oneshot::Sender<Answer>) -> bool {
-        if let Order::Reload { generation } = order {
-            answer(reply, self.reload(generation));
-            return false;
-        }
+        let order = match order {
+            Order::Reload { generation } => return self.told(reply, |agent| agent.reload(generation)),
+            Order::Become { id } => return self.told(reply, |agent| agent.become_program(&id)),
+            Order::Program => return self.say_program(reply),
+            Order::Succeed { server, drain_ms } => return self.succeed(&server, drain_ms, reply),
+            order => order,
+        };
         let (names, event, killed) = match order {
             Order::Kill { server } => (vec![server], life::Event::Kill, Some(true)),
             Order::Start { server } => (vec![server], life::Event::Start, Some(false)),
             Order::Stop { servers, within_ms } => (servers, life::Event::Stop { within_ms }, None),
-            Order::Reload { .. } | Order::End => {
+            _ => {
                 // The one who asks has stopped the servers before; what is left has no time.
                 self.ending = true;
                 (self.order.clone(), life::Event::Stop { within_ms: 0 }, None)
@@ -367,10 +383,17 @@ impl Agent {
         self.answer_waiting()
     }
 
+    /// Answers at once; nothing that was ordered before is over by it.
+    fn told(&mut self, reply: oneshot::Sender<Answer>, order: impl FnOnce(&mut Self) -> Answer) -> bool {
+        let said = order(self);
+        answer(reply, said);
+        false
+    }
+
     /// Answers those whose servers have ended. True when the agent is to end as well.
     fn answer_waiting(&mut self) -> bool {
         let over = |servants: &BTreeMap<String, Servant>, names: &[String]| {
-            names.iter().all(|name| servants.get(name).is_none_or(|servant| servant.life.over()))
+            names.iter().all(|name| servants.get(name).is_none_or(Servant::is_over))
         };
         for (names, reply) in std::mem::take(&mut self.waiting) {
             if over(&self.servants, &names) {
@@ -393,8 +416,9 @@ impl Agent {
             .collect();
         self.report.send_if_modified(|report| {
             let because = self.trouble.sentence().unwrap_or_else(|| ANSWERS.into());
-            let changed = report.servers != servers || report.because != because;
-            (report.servers, report.because) = (servers, because);
+            let notes = self.notes.sentences();
+            let changed = report.servers != servers || report.because != because || report.notes != notes;
+            (report.servers, report.because, report.notes) = (servers, because, notes.to_vec());
             changed
         });
         let site = door::site(&self.plan, &self.report.borrow(), &self.peers).without_counts();

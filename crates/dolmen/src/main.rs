@@ -6,6 +6,7 @@ mod agent;
 mod failure;
 mod machines;
 mod out;
+mod program;
 mod site;
 mod up;
 mod verb;

@@ -3,8 +3,9 @@
 //! ```text
 //! .dolmen/                      beside the site file; for root a link to /var/lib/dolmen/SITE
 //!   lock                        held by `up`
+//!   up.json                     the process of `up`
 //!   stop                        there while `dolmen stop` ends the site
-//!   reload                      held by `reload`, `drain` and `ready`
+//!   reload                      held by `reload`, `drain`, `ready` and `upgrade`
 //!   site.json                   format, whose state this is, block
 //!   plan.json                   what is in force: the plan, and the release of the application files
 //!   secrets.json                generated passwords; the owner's alone
@@ -28,6 +29,7 @@ pub use secret_store::variables as secret_variables;
 
 use std::fs::{File, Permissions};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -157,6 +159,11 @@ impl State {
     /// None while another command changes what is in force.
     pub fn lock_changes(&self) -> io::Result<Option<Lock>> {
         Lock::take(&self.root.join("reload"))
+    }
+
+    /// The process of `up`, for `dolmen upgrade`.
+    pub fn up_record(&self) -> PathBuf {
+        self.root.join("up.json")
     }
 
     /// While this file is there, `up` starts no agent, and ends when none is left.
@@ -319,7 +326,13 @@ impl State {
 
 /// An exclusive lock that ends with the process, however it ends.
 #[derive(Debug)]
-pub struct Lock(#[allow(dead_code, reason = "held for its descriptor")] File);
+pub struct Lock(File);
+
+impl From<Lock> for OwnedFd {
+    fn from(lock: Lock) -> Self {
+        lock.0.into()
+    }
+}
 
 impl Lock {
     /// None when another process holds it.

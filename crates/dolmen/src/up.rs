@@ -1,6 +1,7 @@
 //! The whole site on this computer: prepared, started, watched, and stopped in order.
 
 pub mod agents;
+mod inherit;
 pub mod prepare;
 pub mod probe;
 pub mod progress;
@@ -15,11 +16,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use link::api::Identity;
+use link::disk::{self, Access};
 use link::report::MachineReport;
 use plan::Plan;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::agent::peers::Peers;
+use crate::agent::record::Process;
 use crate::failure::Failure;
 use crate::out;
 use crate::site::{Home, State};
@@ -48,10 +51,15 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<(), Failure> {
     let began = Instant::now();
     let background = std::env::var_os(BACKGROUND).is_some();
-    // Its locks end with the process and not before: `stop` takes them for the sign that nothing is left.
-    let prepared = ManuallyDrop::new(prepare::prepare(&options.home, options.block)?);
+    let inherited = inherit::take()?;
+    let goes_on = inherited.is_some();
+    let prepared = match inherited {
+        Some(locks) => prepare::Prepared::inherited(&options.home, locks)?,
+        None => prepare::prepare(&options.home, options.block)?,
+    };
+    let prepared = ManuallyDrop::new(prepared);
     let limit = background.then_some(options.within);
-    let site = Running { state: prepared.state.clone(), plan: Arc::clone(&prepared.plan), began, limit };
+    let site = Running { prepared: &prepared, plan: Arc::clone(&prepared.plan), began, limit, goes_on };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     tokio::task::LocalSet::new().block_on(&runtime, site.run())
 }
@@ -93,7 +101,10 @@ pub fn detach() -> Result<(), Failure> {
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
-    hang_up: Signal,
+    /// None when it was ignored when we began, as nohup(1) has it.
+    hang_up: Option<Signal>,
+    /// The order to become the program that lies on disk now.
+    upgrade: Signal,
 }
 
 impl Signals {
@@ -101,17 +112,38 @@ impl Signals {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
-            hang_up: signal(SignalKind::hangup())?,
+            hang_up: if ignores_hang_up() { None } else { Some(signal(SignalKind::hangup())?) },
+            upgrade: signal(SignalKind::user_defined2())?,
         })
     }
 
-    async fn any(&mut self) {
+    async fn any(&mut self) -> Told {
+        let hang_up = async {
+            match &mut self.hang_up {
+                Some(signal) => signal.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-            _ = self.hang_up.recv() => {}
+            _ = self.interrupt.recv() => Told::End,
+            _ = self.terminate.recv() => Told::End,
+            _ = hang_up => Told::End,
+            _ = self.upgrade.recv() => Told::Upgrade,
         }
     }
+}
+
+/// What a signal asks for.
+enum Told {
+    End,
+    Upgrade,
+}
+
+/// Whether SIGHUP is ignored: the lowest bit of the mask in proc_pid_status(5).
+fn ignores_hang_up() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }
 
 /// Why a site ends.
@@ -122,35 +154,43 @@ enum End {
     Stopped,
 }
 
-struct Running {
-    state: State,
+struct Running<'a> {
+    prepared: &'a prepare::Prepared,
     plan: Arc<Plan>,
     began: Instant,
     limit: Option<Duration>,
+    /// Whether an earlier program ran the site in this very process.
+    goes_on: bool,
 }
 
-impl Running {
+impl Running<'_> {
+    fn state(&self) -> &State {
+        &self.prepared.state
+    }
+
     /// Whatever ends it, nothing is left running.
     async fn run(&self) -> Result<(), Failure> {
-        let mut agents = Agents::new(&self.state, &self.plan);
+        let mut agents = Agents::new(self.state(), &self.plan);
         let ended = self.watch(&mut agents).await;
         if !matches!(ended, Ok(End::Stopped)) {
             agents.end_unrecorded().await?;
-            stop::orderly(&self.state).await?;
+            stop::orderly(self.state()).await?;
         }
         ended.map(drop)
     }
 
     async fn watch(&self, agents: &mut Agents) -> Result<End, Failure> {
-        let identity = Identity::open(&self.state.operator())?;
+        let identity = Identity::open(&self.state().operator())?;
         let mut signals = Signals::new()?;
         agents.tend()?;
+        let record = self.state().up_record();
+        disk::replace_json(&record, &Process::living(std::process::id()), Access::Owner)?;
         let peers = Peers::watch(&self.plan, "", &identity);
-        let mut progress = Progress::new(&self.plan, self.began);
-        let mut ready = false;
+        let mut progress = Progress::new(&self.plan, self.began, self.goes_on);
+        let mut ready = self.goes_on;
         loop {
             let reports = self.reports(&peers);
-            if progress.show(&reports) {
+            if progress.show(&reports) && !ready {
                 ready = true;
                 self.is_ready()?;
             }
@@ -161,10 +201,13 @@ impl Running {
                 () = peers.changed() => {}
                 () = tokio::time::sleep(TICK) => {}
                 Some(ended) = agents.ended.recv() => agents.take(&ended),
-                () = signals.any() => {
-                    out::line("stopping");
-                    return Ok(End::Asked);
-                }
+                told = signals.any() => match told {
+                    Told::Upgrade => inherit::upgrade(self.prepared).await,
+                    Told::End => {
+                        out::line("stopping");
+                        return Ok(End::Asked);
+                    }
+                },
             }
             if agents.all_over() {
                 out::line("stopped by `dolmen stop`");
@@ -184,7 +227,7 @@ impl Running {
             out::line(&format!("running in the background; `dolmen stop` ends it ({})", self.plan.site));
             io::stdout().write_all(&[READY])?;
             io::stdout().flush()?;
-            let log: File = link::log::open(&self.state.root().join("up.log"))?;
+            let log: File = link::log::open(&self.state().root().join("up.log"))?;
             rustix::stdio::dup2_stdout(&log).map_err(io::Error::from)?;
             rustix::stdio::dup2_stderr(&log).map_err(io::Error::from)?;
         } else {

@@ -23,7 +23,9 @@ mod status;
 mod stop;
 mod switchover;
 mod token;
+mod understand;
 mod up;
+mod upgrade;
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -60,6 +62,8 @@ enum Verb {
     Up(up::Up),
     /// Apply the changed site file while the site runs; no request and no connection is lost
     Reload(reload::Reload),
+    /// Take the program that lies on disk into use while the site runs; no request and no connection is lost
+    Upgrade(upgrade::Upgrade),
     /// Take a server out of rotation; it finishes what it has begun, and stays out until `ready`
     Drain(drain::Drain),
     /// Put a drained server back into rotation
@@ -92,6 +96,9 @@ enum Verb {
     Join(join::Join),
     /// Revoke a machine that was lost, or that another computer is to replace
     Leave(leave::Leave),
+    /// What this build says of itself to one that may give way to it (asked by an agent)
+    #[command(hide = true)]
+    Understand(understand::Understand),
     /// Run one server (started by an agent)
     #[command(hide = true)]
     Server(server::Server),
@@ -106,6 +113,7 @@ impl Arguments {
             Verb::Plan(verb) => verb.run(&home(&file)?),
             Verb::Up(verb) => verb.run(&home(&file)?),
             Verb::Reload(verb) => verb.run(&home(&file)?),
+            Verb::Upgrade(verb) => verb.run(&home(&file)?),
             Verb::Drain(verb) => verb.run(&home(&file)?),
             Verb::Ready(verb) => verb.run(&home(&file)?),
             Verb::Status(verb) => verb.run(&home(&file)?),
@@ -122,6 +130,7 @@ impl Arguments {
             Verb::Token(verb) => verb.run(&home(&file)?),
             Verb::Join(verb) => verb.run(),
             Verb::Leave(verb) => verb.run(&home(&file)?),
+            Verb::Understand(verb) => verb.run(),
             Verb::Server(verb) => verb.run(),
         }
     }

@@ -69,6 +69,18 @@ fn an_agent_that_hangs_is_ended_and_stays_so() {
 }
 
 #[test]
+fn frozen_servers_and_agents_do_not_keep_a_site_from_ending_soon() {
+    let site = Site::new(DOLMEN, 187, FILES);
+    site.up();
+    signal(site.pid("web-1"), "STOP");
+    signal(agent(&site, "beta"), "STOP");
+    let began = std::time::Instant::now();
+    stops(&site);
+    // Each server was given ten seconds, and the agent was asked for each role.
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+}
+
+#[test]
 fn a_stranger_on_the_link_holds_up_no_server() {
     let site = Site::new(DOLMEN, 81, FILES);
     site.up();

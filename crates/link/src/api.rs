@@ -13,6 +13,8 @@ mod joining;
 mod sealed;
 mod token;
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 pub use authority::{Authority, AuthorityError, Identity, OPERATOR, put, request, requested_key};
@@ -24,6 +26,7 @@ pub use sealed::{SealError, Sealed, SealingKey};
 pub use token::{Token, TokenError};
 
 use crate::control::wire::{ControlAnswer, ControlAsk};
+use crate::program::Build;
 use crate::report::{MachineReport, SiteReport};
 
 /// Grows when a frame changes its meaning. One version apart must work; more is refused with a sentence.
@@ -64,6 +67,25 @@ pub enum Ask {
     Join(Box<Join>),
     /// The application files of this digest: [`Answer::Entry`] and [`Answer::Part`] in turn, then [`Answer::Done`].
     Release { digest: String },
+    /// Operator only: which program this machine runs and which one lies on its disk, tried out: one
+    /// [`Answer::Program`]. Changes nothing.
+    Program,
+    /// Operator only: the agent becomes the program on disk, if that is the build of this name, in its very process;
+    /// its servers go on. A connection that ends without an answer says that it does so.
+    Become { id: String },
+    /// Operator only: replaces the process of one server by one of the agent's own build. Answered when the new one
+    /// serves; the old one finishes what it began, at most within this time.
+    Succeed { server: String, drain_ms: u64 },
+}
+
+/// Which program a machine runs, and which one lies on its disk.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ProgramReport {
+    pub path: PathBuf,
+    /// The build that the agent runs, and with which it starts servers.
+    pub running: Build,
+    /// The build on disk, if it can take over from the one that runs; else why not.
+    pub on_disk: Result<Build, String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -84,6 +106,7 @@ pub enum Answer {
     Entry(Entry),
     /// The next bytes of the file that was announced last, as base64.
     Part(String),
+    Program(Box<ProgramReport>),
     Done,
     Refused {
         because: String,

@@ -67,7 +67,7 @@ pub struct Board {
 
 impl std::fmt::Debug for Board {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries((0..SLOTS).filter_map(|slot| self.worker(slot))).finish()
+        f.debug_list().entries(self.workers()).finish()
     }
 }
 
@@ -122,13 +122,24 @@ impl Board {
         self.table().slots[slot].address.store(address.map_or(0, pack), Ordering::Release);
     }
 
+    /// Says that the worker at this address is not ready any more, unless another one has its slot by now.
+    pub fn withdraw(&self, slot: usize, address: SocketAddrV4) {
+        let slot = &self.table().slots[slot].address;
+        let _ = slot.compare_exchange(pack(address), 0, Ordering::AcqRel, Ordering::Relaxed);
+    }
+
+    /// The ready workers, with their slots.
+    pub fn workers(&self) -> impl Iterator<Item = (usize, SocketAddrV4)> {
+        (0..SLOTS).filter_map(|slot| Some((slot, self.worker(slot)?)))
+    }
+
     /// The address of the ready worker in this slot.
     pub fn worker(&self, slot: usize) -> Option<SocketAddrV4> {
         unpack(self.table().slots.get(slot)?.address.load(Ordering::Acquire))
     }
 
     pub fn ready(&self) -> usize {
-        (0..SLOTS).filter(|slot| self.worker(*slot).is_some()).count()
+        self.workers().count()
     }
 
     /// Requests under way at this worker, from both sides.
@@ -242,6 +253,16 @@ mod tests {
         assert!(board.claim(Column::App, |slot| slot == 3).is_none());
         board.clear();
         assert!(board.claim(Column::App, |_| false).is_none());
+    }
+
+    #[test]
+    fn a_worker_that_leaves_does_not_take_another_ones_place_with_it() {
+        let board = Board::create().unwrap();
+        board.set(1, Some(address(20001)));
+        board.withdraw(1, address(20002));
+        assert_eq!(board.workers().collect::<Vec<_>>(), [(1, address(20001))]);
+        board.withdraw(1, address(20001));
+        assert_eq!(board.ready(), 0);
     }
 
     #[test]

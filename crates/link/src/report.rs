@@ -142,6 +142,12 @@ pub struct ServerReport {
     pub traffic: Vec<PoolTraffic>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<DatabaseReport>,
+    /// Whether it runs another build of dolmen than its agent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub other_build: bool,
+    /// The processes that this one has taken over from, and that finish what they began.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub finishing: Vec<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -159,6 +165,9 @@ pub struct MachineReport {
     pub state: MachineState,
     #[serde(default)]
     pub because: String,
+    /// What its operator should know, in sentences.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     pub servers: Vec<ServerReport>,
 }
 

@@ -72,6 +72,13 @@ impl Site {
         site
     }
 
+    /// The same site, with commands given by another binary.
+    pub fn by(&self, dolmen: &Path, arguments: &[&str]) -> Command {
+        let mut command = Command::new(dolmen);
+        command.args(arguments).current_dir(&self.folder).env("NO_COLOR", "1");
+        command
+    }
+
     fn empty(dolmen: &str, block: u8) -> Self {
         let folder = std::env::temp_dir().join(format!("dolmen-site-{block}-{}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("a folder can be made");
@@ -92,9 +99,7 @@ impl Site {
 
     /// The command, ready to run in the site's folder.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.dolmen);
-        command.args(arguments).current_dir(&self.folder).env("NO_COLOR", "1");
-        command
+        self.by(&self.dolmen, arguments)
     }
 
     #[track_caller]

@@ -339,6 +339,8 @@ impl Seen {
             listen: Vec::new(),
             counters: BTreeMap::new(),
             traffic: Vec::new(),
+            other_build: false,
+            finishing: Vec::new(),
             database,
         };
         println!(
@@ -360,6 +362,7 @@ impl Seen {
             address: String::new(),
             state: MachineState::Up,
             because: String::new(),
+            notes: Vec::new(),
             servers,
         };
         let site = Down::Site(SiteReport { machines: vec![machine] });

@@ -3,6 +3,8 @@
 //! It reads the machine's report and the peers' reports; orders go to the agent's loop, which alone changes
 //! anything.
 
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,7 +13,6 @@ use std::time::Duration;
 use link::api::{Answer, ApiError, Ask, Caller, Conversation, Door, Fingerprint, Join};
 use link::report::{MachineReport, SiteReport};
 use plan::Plan;
-use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 
@@ -22,8 +23,13 @@ use crate::machines::desk::Desk;
 use crate::machines::transfer;
 use crate::site::ReleaseStore;
 
-/// Connections at one time; more wait to be accepted.
-const CONNECTIONS: usize = 64;
+/// Conversations at one time; those that come with one too many are closed.
+const CONVERSATIONS: usize = 64;
+
+/// Connections at one time whose other end has not shown who it is, in all and from one address. One too many takes
+/// the place of the oldest: whoever has a certificate needs milliseconds, and idle strangers keep nobody out.
+const HANDSHAKES: usize = 128;
+const HANDSHAKES_OF_ONE: usize = 32;
 
 /// An agent that watches hears something at least this often.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -58,9 +64,9 @@ pub fn site(plan: &Plan, mine: &MachineReport, peers: &Peers) -> SiteReport {
 /// Answers until the agent ends. Must run on a `LocalSet`.
 pub async fn serve(door: Door, sources: Sources) {
     let (door, sources) = (Rc::new(door), Rc::new(sources));
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let places = Arc::new(Semaphore::new(CONVERSATIONS));
+    let mut handshakes = Handshakes::default();
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let (stream, peer) = match door.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -69,23 +75,56 @@ pub async fn serve(door: Door, sources: Sources) {
                 continue;
             }
         };
-        let (door, sources) = (Rc::clone(&door), Rc::clone(&sources));
+        let (door, sources, places) = (Rc::clone(&door), Rc::clone(&sources), Arc::clone(&places));
+        let cut_off = handshakes.begin(peer.ip());
         tokio::task::spawn_local(async move {
-            if let Err(error) = talk(&door, &sources, stream, peer).await {
+            let welcomed = tokio::select! {
+                welcomed = door.welcome(stream, peer) => welcomed,
+                _ = cut_off => return tracing::debug!("{peer} did not show who it is, and others came"),
+            };
+            let talked = match (welcomed, places.try_acquire()) {
+                (Ok((conversation, caller)), Ok(_place)) => talk(&sources, conversation, caller, peer).await,
+                (Ok(_), Err(_)) => {
+                    return tracing::warn!(
+                        "{CONVERSATIONS} conversations are under way; {peer} has to try again"
+                    );
+                }
+                (Err(error), _) => Err(error),
+            };
+            if let Err(error) = talked {
                 tracing::debug!("a connection from {peer} ended: {error}");
             }
-            drop(place);
         });
     }
 }
 
+/// The connections that are being welcomed, the oldest first.
+#[derive(Debug, Default)]
+struct Handshakes(VecDeque<(IpAddr, oneshot::Sender<()>)>);
+
+impl Handshakes {
+    /// Makes room for one more; what is returned tells it when somebody else needs that.
+    fn begin(&mut self, address: IpAddr) -> oneshot::Receiver<()> {
+        self.0.retain(|(_, over)| !over.is_closed());
+        let mut of_one = self.0.iter().enumerate().filter(|(_, (other, _))| *other == address);
+        let oldest_of_one = of_one.next().map(|(index, _)| index);
+        if let Some(index) = oldest_of_one.filter(|_| of_one.count() + 1 >= HANDSHAKES_OF_ONE) {
+            self.0.remove(index);
+        } else if self.0.len() >= HANDSHAKES {
+            self.0.pop_front();
+        }
+        let (over, cut_off) = oneshot::channel();
+        self.0.push_back((address, over));
+        cut_off
+    }
+}
+
 async fn talk(
-    door: &Door,
     sources: &Sources,
-    stream: TcpStream,
-    peer: std::net::SocketAddr,
+    mut conversation: Conversation,
+    caller: Caller,
+    peer: SocketAddr,
 ) -> Result<(), ApiError> {
-    let (mut conversation, caller) = door.welcome(stream, peer).await?;
     let ask = timeout(HEARTBEAT, conversation.asked()).await.map_err(|_| ApiError::Slow(peer))??;
     if let Caller::Guest(key) = caller {
         let answer = match ask {
@@ -112,6 +151,9 @@ async fn talk(
         Ask::Start { server } => sources.order(Order::Start { server }).await,
         Ask::Stop { servers, within_ms } => sources.order(Order::Stop { servers, within_ms }).await,
         Ask::Reload { generation } => sources.order(Order::Reload { generation }).await,
+        Ask::Program => sources.order(Order::Program).await,
+        Ask::Become { id } => sources.order(Order::Become { id }).await,
+        Ask::Succeed { server, drain_ms } => sources.order(Order::Succeed { server, drain_ms }).await,
         Ask::End => sources.order(Order::End).await,
         Ask::Token { machine, minutes } => sources.token(&machine, minutes),
     };
@@ -191,5 +233,32 @@ impl Sources {
             return gone();
         }
         answer.await.unwrap_or_else(|_| gone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_that_has_not_shown_who_it_is_gives_way() {
+        let address = |last: u8| IpAddr::from([192, 0, 2, last]);
+        let mut handshakes = Handshakes::default();
+        let mut first = handshakes.begin(address(1));
+        let mut of_one: Vec<_> = (1..HANDSHAKES_OF_ONE).map(|_| handshakes.begin(address(1))).collect();
+        let mut other = handshakes.begin(address(2));
+        assert!(first.try_recv() == Err(oneshot::error::TryRecvError::Empty), "there is room for so many");
+        let _one_more = handshakes.begin(address(1));
+        assert_eq!(first.try_recv(), Err(oneshot::error::TryRecvError::Closed));
+        assert_eq!(of_one[0].try_recv(), Err(oneshot::error::TryRecvError::Empty));
+        // Those that are over take no room.
+        of_one.clear();
+        let many: Vec<_> =
+            (3..=u8::try_from(HANDSHAKES).unwrap()).map(|last| handshakes.begin(address(last))).collect();
+        assert_eq!(other.try_recv(), Err(oneshot::error::TryRecvError::Empty));
+        assert_eq!(handshakes.0.len(), many.len() + 2);
+        let _beyond = [handshakes.begin(address(200)), handshakes.begin(address(201))];
+        assert_eq!(other.try_recv(), Err(oneshot::error::TryRecvError::Closed), "the oldest of all");
+        assert_eq!(handshakes.0.len(), HANDSHAKES);
     }
 }

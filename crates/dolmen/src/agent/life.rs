@@ -21,7 +21,7 @@ const BACK_OFF_LIMIT_MS: u64 = 15_000;
 const HELLO_MS: u64 = 20_000;
 
 /// How long a server that was asked to stop may take beyond the time it was given.
-const STOP_GRACE_MS: u64 = 1_000;
+pub const STOP_GRACE_MS: u64 = 1_000;
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
@@ -39,6 +39,11 @@ pub enum Event {
     },
     Hello,
     Report(Report),
+    /// Another process serves in the place of the one that did, on the same sockets; this is what it said last.
+    Succeeded {
+        pid: u32,
+        report: Report,
+    },
     /// The process is gone; the sentence says how: `exited with status 1`.
     Ended {
         how: String,
@@ -133,6 +138,19 @@ impl Life {
         }
     }
 
+    /// What the process that takes connections last said; nothing while none does.
+    pub fn serving(&self) -> Option<&Report> {
+        match &self.phase {
+            Phase::Running { admitted: true, report, .. } => report.as_ref(),
+            Phase::Running { .. } | Phase::Absent | Phase::Waiting { .. } | Phase::Ending { .. } => None,
+        }
+    }
+
+    /// Whether its process is on its way out.
+    pub fn is_ending(&self) -> bool {
+        matches!(self.phase, Phase::Ending { .. })
+    }
+
     /// Whether it has ended for good, until somebody starts it.
     pub fn over(&self) -> bool {
         self.wanted != Wanted::Running && self.phase == Phase::Absent
@@ -158,6 +176,7 @@ impl Life {
             Event::SpawnFailed { because } => self.back_off(now_ms, because),
             Event::Hello => self.hello(),
             Event::Report(report) => self.reported(report),
+            Event::Succeeded { pid, report } => self.succeeded(now_ms, pid, report),
             Event::Ended { how } => self.ended(now_ms, &how),
             Event::Kill => self.kill(),
             Event::Start => self.start(now_ms),
@@ -228,6 +247,16 @@ impl Life {
         *admitted = true;
         self.accepting = true;
         self.refuse_at_ms = None;
+        vec![Action::Accept]
+    }
+
+    /// The new process begins with a clean slate; the sockets take connections all the time.
+    fn succeeded(&mut self, now_ms: u64, pid: u32, report: Report) -> Vec<Action> {
+        self.failures = 0;
+        self.accepting = true;
+        self.refuse_at_ms = None;
+        self.phase =
+            Phase::Running { pid, since_ms: now_ms, hello: true, admitted: true, report: Some(report) };
         vec![Action::Accept]
     }
 

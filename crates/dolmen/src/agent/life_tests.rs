@@ -153,3 +153,18 @@ fn an_order_to_kill_while_the_process_is_made_is_carried_out() {
     life.step(0, Event::Kill);
     assert_eq!(life.step(1, Event::Spawned { pid: 7 }), [Action::Refuse, Action::Kill]);
 }
+
+#[test]
+fn a_successor_serves_at_once_and_begins_with_a_clean_slate() {
+    let mut life = running(0);
+    assert_eq!(life.serving().map(|report| report.state), Some(State::Healthy));
+    life.step(1_000, ended());
+    life.step(1_001, Event::Spawned { pid: 8 });
+    assert_eq!(life.serving(), None, "it does not serve yet");
+    life.step(1_002, Event::Hello);
+    life.step(1_100, report(State::Healthy));
+    let Event::Report(said) = report(State::Healthy) else { unreachable!() };
+    assert_eq!(life.step(2_000, Event::Succeeded { pid: 9, report: said }), [Action::Accept]);
+    assert_eq!((life.pid(), life.state(2_001).state), (Some(9), State::Healthy));
+    assert_eq!(life.step(2_002, ended()), [Action::Spawn], "its first end is the first");
+}

@@ -115,12 +115,15 @@ pub fn unreachable(plan: &Plan, machine: &Machine, because: &str) -> MachineRepo
         counters: BTreeMap::new(),
         traffic: Vec::new(),
         database: None,
+        other_build: false,
+        finishing: Vec::new(),
     });
     MachineReport {
         name: machine.name.clone(),
         address: machine.address.to_string(),
         state: MachineState::Down,
         because: because.to_owned(),
+        notes: Vec::new(),
         servers: servers.collect(),
     }
 }

@@ -29,10 +29,32 @@ pub struct Content {
     pub killed: Vec<String>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
     /// Absent between the intent to start it and the process.
     pub process: Option<Process>,
+    /// A process that is to take over from it and does not serve yet. No intent comes before it: one that nobody
+    /// knows of is given nothing by the next agent, and ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub successor: Option<Process>,
+    /// Processes that it has taken over from, and that finish what they began.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub retired: Vec<Retired>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retired {
+    pub process: Process,
+    /// How long it may take, counted anew by each agent.
+    pub within_ms: u64,
+}
+
+impl Entry {
+    /// All processes of this server.
+    pub fn processes(&self) -> impl Iterator<Item = Process> {
+        let retired = self.retired.iter().map(|retired| retired.process);
+        self.process.into_iter().chain(self.successor).chain(retired)
+    }
 }
 
 /// A process that cannot be mistaken for a later one with the same id.
@@ -81,6 +103,11 @@ impl Record {
         if self.content != before {
             self.write();
         }
+    }
+
+    /// Whether the file says all that this record does.
+    pub fn is_written(&self) -> bool {
+        !self.unwritten
     }
 
     /// Writes what could not be written before.

@@ -2,121 +2,22 @@
 //!
 //! `life` decides; here the actions are carried out, and what came of them is told to it.
 
+mod successor;
+
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 
-use link::Secrets;
-use link::agent_end::{Down, Given, Hello, Peer, Taken, Up, Welcome};
-use link::api::Identity;
+use link::agent_end::{Down, Hello, Peer, Taken, Up, Welcome};
 use link::board::Board;
 use link::report::{PoolTraffic, ServerReport, State};
 use plan::{Plan, Role, Server};
-use tokio::sync::mpsc;
 
 use super::hold::Held;
 use super::life::{Action, Event, Life};
 use super::record::{Entry, Process, Record};
+use super::surroundings::{Running, Surroundings};
 use super::{Happening, spawn};
-use crate::site::{self, Account, InForce, MachineFolder, StateError};
-
-/// What all servants of an agent share.
-pub struct Surroundings {
-    pub in_force: InForce,
-    folder: MachineFolder,
-    state: site::State,
-    /// The ready workers of this machine's app server; made when the first server needs it.
-    board: Option<Board>,
-    sender: mpsc::Sender<Happening>,
-    processes: u64,
-}
-
-impl Surroundings {
-    pub fn new(
-        state: &site::State,
-        folder: &MachineFolder,
-        in_force: InForce,
-        sender: mpsc::Sender<Happening>,
-    ) -> Self {
-        Self { in_force, folder: folder.clone(), state: state.clone(), board: None, sender, processes: 0 }
-    }
-
-    /// The board, for the two roles that share it on a machine with an app server.
-    fn board(&mut self, role: Role) -> std::io::Result<Option<&Board>> {
-        if !matches!(role, Role::App | Role::Web) {
-            return Ok(None);
-        }
-        if self.board.is_none() {
-            self.board = Some(Board::create()?);
-        }
-        Ok(self.board.as_ref())
-    }
-
-    fn account(&self, role: Role) -> Option<Account> {
-        self.state.account(role)
-    }
-
-    /// The way to the loop.
-    pub fn sender(&self) -> mpsc::Sender<Happening> {
-        self.sender.clone()
-    }
-
-    /// Who servers of this role run as.
-    fn uid(&self, role: Role) -> u32 {
-        self.account(role).map_or_else(|| rustix::process::geteuid().as_raw(), |account| account.uid)
-    }
-
-    /// What servers of this role need to know; with this machine's identity for those that talk to control.
-    fn secrets(&self, role: Role) -> std::io::Result<Secrets> {
-        let mut secrets = self.state.secrets_for(role)?;
-        if matches!(role, Role::Gate | Role::Database | Role::Control) {
-            secrets.extend(Identity::secrets(self.folder.path())?);
-        }
-        Ok(secrets)
-    }
-
-    /// What a server of this role works by.
-    fn given(&self, role: Role) -> std::io::Result<Given> {
-        let InForce { plan, release } = &self.in_force;
-        Ok(Given {
-            plan: plan.clone(),
-            files: release.files.clone(),
-            programs: release.programs.clone(),
-            secrets: self.secrets(role)?,
-        })
-    }
-
-    pub fn read_in_force(&self) -> Result<InForce, StateError> {
-        self.state.in_force()
-    }
-
-    pub fn stamp(&self) -> std::io::Result<(u64, i64, i64)> {
-        self.state.stamp()
-    }
-
-    /// Has the loop told when this process ends.
-    fn watch(&mut self, server: &str, pid: u32) -> std::io::Result<Running> {
-        self.processes += 1;
-        let process = self.processes;
-        let handle = Arc::new(spawn::watch(pid)?);
-        let end = spawn::end(Arc::clone(&handle));
-        let (sender, server) = (self.sender.clone(), server.to_owned());
-        tokio::task::spawn_local(async move {
-            if let Err(error) = end.await {
-                tracing::error!("cannot watch the process of {server}: {error}");
-            } else if sender.send(Happening::Ended { server, process }).await.is_err() {
-                tracing::debug!("a server ended after its agent");
-            }
-        });
-        Ok(Running { process, handle })
-    }
-}
-
-/// A process, and the number by which the loop is told of its end.
-struct Running {
-    process: u64,
-    handle: Arc<OwnedFd>,
-}
+use successor::{Retired, Successor};
 
 pub struct Servant {
     pub server: Server,
@@ -125,6 +26,10 @@ pub struct Servant {
     /// None until the first start, or until a server that outlived an agent brings them back.
     held: Option<Held>,
     peer: Option<(u64, Peer)>,
+    /// Whether its process has said how it is since it is in our hands.
+    heard: bool,
+    successor: Option<Successor>,
+    retired: Vec<Retired>,
     counters: BTreeMap<String, u64>,
     traffic: Vec<PoolTraffic>,
     /// What its process goes by.
@@ -146,6 +51,9 @@ impl Servant {
             running: None,
             held: None,
             peer: None,
+            heard: false,
+            successor: None,
+            retired: Vec::new(),
             counters: BTreeMap::new(),
             traffic: Vec::new(),
             taken: Taken::default(),
@@ -191,10 +99,31 @@ impl Servant {
         }
     }
 
+    /// Lets all that waits for a time know it.
+    pub fn time(&mut self, now_ms: u64, around: &mut Surroundings, record: &mut Record) {
+        self.step(now_ms, Event::Time, around, record);
+        self.time_others(now_ms, around, record);
+    }
+
+    /// When [`Servant::time`] would change something.
+    pub fn due_ms(&self, around: &Surroundings) -> Option<u64> {
+        self.life.due_ms().into_iter().chain(self.others_due_ms(&around.in_force.plan)).min()
+    }
+
+    /// Whether all its processes have ended for good, until somebody starts it.
+    pub fn is_over(&self) -> bool {
+        self.life.over() && self.successor.is_none() && self.retired.is_empty()
+    }
+
     /// Feeds one event to the life, and carries out what it says.
     pub fn step(&mut self, now_ms: u64, event: Event, around: &mut Surroundings, record: &mut Record) {
         if self.expected && event == Event::Time {
             return;
+        }
+        match event {
+            Event::Kill => self.end_others(now_ms, None, record),
+            Event::Stop { within_ms } => self.end_others(now_ms, Some(within_ms), record),
+            _ => {}
         }
         let mut events = vec![event];
         while let Some(event) = events.pop() {
@@ -214,7 +143,8 @@ impl Servant {
                 }
             }
             Action::AskToStop { within_ms } => {
-                if !self.tell(&Down::Stop { within_ms })
+                let frozen = self.life.pid().is_some_and(spawn::is_frozen);
+                if (frozen || !self.tell(&Down::Stop { within_ms }))
                     && let Some(running) = &self.running
                 {
                     spawn::kill(&running.handle);
@@ -231,28 +161,35 @@ impl Servant {
 
     /// Makes the process.
     fn spawn(&mut self, around: &mut Surroundings, record: &mut Record) -> Event {
-        let name = self.server.name.clone();
-        record.change(|content| {
-            content.servers.insert(name.clone(), Entry { process: None });
-        });
-        let event = match self.try_spawn(around) {
-            Ok(pid) => Event::Spawned { pid },
+        self.write_down(record, |entry| entry.process = None);
+        match self.make_process(around) {
+            Ok((pid, running)) => {
+                self.running = Some(running);
+                self.write_down(record, |entry| entry.process = Process::living(pid));
+                Event::Spawned { pid }
+            }
             Err(because) => {
-                tracing::error!("cannot start {name}: {because}");
+                tracing::error!("cannot start {}: {because}", self.server.name);
+                self.forget(record);
                 Event::SpawnFailed { because }
             }
-        };
-        record.change(|content| {
-            if let Event::Spawned { pid } = event {
-                content.servers.insert(name, Entry { process: Process::living(pid) });
-            } else {
-                content.servers.remove(&name);
-            }
-        });
-        event
+        }
     }
 
-    fn try_spawn(&mut self, around: &mut Surroundings) -> Result<u32, String> {
+    /// Changes what the record says of this server's processes.
+    fn write_down(&self, record: &mut Record, change: impl FnOnce(&mut Entry)) {
+        let name = self.server.name.clone();
+        record.change(|content| change(content.servers.entry(name).or_default()));
+    }
+
+    /// Takes out of the record the process that served; of others it goes on telling.
+    fn forget(&self, record: &mut Record) {
+        if self.successor.is_none() && self.retired.is_empty() {
+            record.change(|content| drop(content.servers.remove(&self.server.name)));
+        }
+    }
+
+    fn make_process(&mut self, around: &mut Surroundings) -> Result<(u32, Running), String> {
         let text = |error: std::io::Error| error.to_string();
         if self.held.is_none() {
             self.held = Some(Held::open(&self.server).map_err(|error| error.to_string())?);
@@ -263,14 +200,14 @@ impl Servant {
         let log = link::log::open(&around.folder.log(name)).map_err(text)?;
         let link = around.folder.link();
         let pid = spawn::server(name, &link, log, account).map_err(text)?;
-        self.running = Some(around.watch(name, pid).map_err(text)?);
-        Ok(pid)
+        Ok((pid, around.watch(name, pid).map_err(text)?))
     }
 
     /// Whether this process may be this server: the one that we started, or one of the server's account while
     /// the record has only the intent to start it.
     pub fn may_be(&self, pid: u32, uid: u32, around: &Surroundings) -> bool {
         match self.life.pid() {
+            _ if self.is_other(pid) => true,
             Some(known) => known == pid,
             None => self.expected && uid == around.uid(self.server.role),
         }
@@ -289,16 +226,17 @@ impl Servant {
             tracing::warn!("process {} says it is {}, but is not", hello.pid, self.server.name);
             return;
         }
+        if self.is_other(hello.pid) {
+            return self.hello_other(connection, hello, around);
+        }
         if self.life.pid().is_none() {
             // The record had only the intent; here is the process.
             let process = Process::living(hello.pid);
             self.find(now_ms, process, around);
-            let name = self.server.name.clone();
-            record.change(|content| {
-                content.servers.insert(name, Entry { process });
-            });
+            self.write_down(record, |entry| entry.process = process);
         }
         self.expected = false;
+        self.heard = false;
         let again = hello.again;
         if let Err(error) = self.connect(connection, hello, around) {
             tracing::error!("cannot welcome {}: {error}", self.server.name);
@@ -321,10 +259,19 @@ impl Servant {
             self.take_back(hello.holds, around)?;
             hello.peer.adopted()?;
         } else {
-            self.welcome(&hello.peer, around)?;
+            // Those before it may still finish what they began.
+            let generation = self.welcome(&hello.peer, !self.retired.is_empty(), around)?;
+            self.taken = Taken { generation, ..Taken::default() };
         }
-        let reader = hello.peer.second()?;
-        let (sender, server) = (around.sender.clone(), self.server.name.clone());
+        self.hear(connection, &hello.peer, around)?;
+        self.peer = Some((connection, hello.peer));
+        Ok(())
+    }
+
+    /// Has the loop told what this process says.
+    fn hear(&self, connection: u64, peer: &Peer, around: &Surroundings) -> std::io::Result<()> {
+        let reader = peer.second()?;
+        let (sender, server) = (around.sender(), self.server.name.clone());
         std::thread::Builder::new().name(server.clone()).stack_size(128 * 1024).spawn(move || {
             while let Ok(up) = reader.receive() {
                 let said = Happening::Said { server: server.clone(), connection, up };
@@ -335,7 +282,6 @@ impl Servant {
             // The loop may have ended, and then nobody needs to know.
             drop(sender.blocking_send(Happening::Parted { server, connection }));
         })?;
-        self.peer = Some((connection, hello.peer));
         Ok(())
     }
 
@@ -365,7 +311,13 @@ impl Servant {
         }
     }
 
-    fn welcome(&mut self, peer: &Peer, around: &mut Surroundings) -> Result<(), link::frame::FrameError> {
+    /// Says which generation the process goes by. `succeeds`: whether others of this server are still at work.
+    fn welcome(
+        &self,
+        peer: &Peer,
+        succeeds: bool,
+        around: &mut Surroundings,
+    ) -> Result<u64, link::frame::FrameError> {
         let role = self.server.role;
         let mut names = Vec::new();
         let mut descriptors: Vec<BorrowedFd<'_>> = Vec::new();
@@ -377,7 +329,7 @@ impl Servant {
             server: self.server.name.clone(),
             folder: around.folder.server(&self.server.name),
             given: around.given(role)?,
-            succeeds: false,
+            succeeds,
             holds: Vec::new(),
         };
         let generation = welcome.given.plan.generation;
@@ -386,8 +338,7 @@ impl Servant {
             descriptors.push(board.as_fd());
         }
         peer.welcome(Welcome { holds: names, ..welcome }, &descriptors)?;
-        self.taken = Taken { generation, ..Taken::default() };
-        Ok(())
+        Ok(generation)
     }
 
     pub fn said(
@@ -399,10 +350,13 @@ impl Servant {
         record: &mut Record,
     ) {
         if self.peer.as_ref().map(|(current, _)| *current) != Some(connection) {
-            return;
+            return self.said_other(now_ms, connection, up, around, record);
         }
         match up {
-            Up::Report(report) => self.step(now_ms, Event::Report(report), around, record),
+            Up::Report(report) => {
+                self.heard = true;
+                self.step(now_ms, Event::Report(report), around, record);
+            }
             Up::Counters(counters) => self.counters = counters,
             Up::Traffic(traffic) => self.traffic = traffic,
             Up::Took(taken) => self.taken = taken,
@@ -414,11 +368,12 @@ impl Servant {
         if self.peer.as_ref().is_some_and(|(current, _)| *current == connection) {
             self.peer = None;
         }
+        self.parted_other(connection);
     }
 
     pub fn ended(&mut self, now_ms: u64, process: u64, around: &mut Surroundings, record: &mut Record) {
         let Some(running) = self.running.take_if(|running| running.process == process) else {
-            return;
+            return self.ended_other(now_ms, process, around, record);
         };
         let how = spawn::how_it_ended(&running.handle);
         if let Some((_, peer)) = self.peer.take() {
@@ -427,21 +382,21 @@ impl Servant {
         self.counters.clear();
         self.traffic.clear();
         if self.server.role == Role::App
+            && self.retired.is_empty()
             && let Some(board) = &around.board
         {
             board.clear();
         }
         tracing::info!("{}: its process {how}", self.server.name);
-        let name = self.server.name.clone();
-        record.change(|content| {
-            content.servers.remove(&name);
-        });
+        self.forget(record);
         self.step(now_ms, Event::Ended { how }, around, record)
     }
 
     /// Sends an order or, to the roles that need it, the site's report. False when it did not arrive.
     pub fn tell(&mut self, down: &Down) -> bool {
-        if matches!(down, Down::Site(_)) && !matches!(self.server.role, Role::Gate | Role::Database) {
+        if matches!(down, Down::Site(_))
+            && !matches!(self.server.role, Role::Dns | Role::Gate | Role::Database)
+        {
             return true;
         }
         let Some((_, peer)) = &self.peer else { return false };
@@ -478,6 +433,8 @@ impl Servant {
             counters: self.counters.clone(),
             traffic: self.traffic.clone(),
             database: self.life.database(),
+            other_build: self.is_of_another_build(),
+            finishing: self.finishing(),
         }
     }
 

@@ -23,6 +23,7 @@ use crate::site::Account;
 pub fn server(name: &str, link: &Path, log: File, account: Option<Account>) -> io::Result<u32> {
     let mut command = Command::new("/proc/self/exe");
     command.arg0("dolmen").args(["server", name, "--link"]).arg(link);
+    name_program(&mut command)?;
     detach(&mut command, log)?;
     if let Some(account) = account {
         command.uid(account.uid).gid(account.gid);
@@ -33,6 +34,12 @@ pub fn server(name: &str, link: &Path, log: File, account: Option<Account>) -> i
 /// No terminal, no input, a group of its own, everything it prints into its log.
 pub fn detach(command: &mut Command, log: File) -> io::Result<()> {
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0).current_dir("/");
+    Ok(())
+}
+
+/// Tells a process of ours where its program lies on disk, see [`link::program`].
+pub fn name_program(command: &mut Command) -> io::Result<()> {
+    command.env(link::program::VARIABLE, link::program::path()?);
     Ok(())
 }
 
@@ -55,6 +62,12 @@ pub fn kill(process: &OwnedFd) {
         Ok(()) | Err(rustix::io::Errno::SRCH) => {}
         Err(errno) => tracing::error!("cannot kill a process: {errno}"),
     }
+}
+
+/// Whether a signal has stopped this process (state T in proc_pid_stat(5)): it hears no order.
+pub fn is_frozen(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
 }
 
 /// How a process ended, and its last traces removed if it was our child.

@@ -133,6 +133,8 @@ fn start(state: &State, machine: &str, secret: &[String]) -> io::Result<OwnedFd>
     }
     let mut command = Command::new("/proc/self/exe");
     command.arg0("dolmen").args(["agent", machine, "--state"]).arg(state.root());
+    spawn::name_program(&mut command)?;
+    command.env_remove(super::inherit::VARIABLE);
     for name in secret {
         command.env_remove(name);
     }

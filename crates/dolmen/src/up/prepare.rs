@@ -2,6 +2,7 @@
 //!
 //! Everything that can be known to go wrong goes wrong here, before any process is started.
 
+use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::Path;
@@ -13,14 +14,27 @@ use super::probe;
 use crate::agent::record;
 use crate::failure::Failure;
 use crate::out;
-use crate::site::{Home, InForce, Lock, State};
+use crate::site::{Home, InForce, State};
 
 /// A site that is ready to be started.
 pub struct Prepared {
     pub state: State,
     pub plan: Arc<Plan>,
-    _lock: Lock,
-    _block: UnixListener,
+    /// Both end with the process and not before: `stop` takes them for the sign that nothing is left.
+    locks: [OwnedFd; 2],
+}
+
+impl Prepared {
+    /// The site goes on, in the hands of a process that another program has become.
+    pub fn inherited(home: &Home, locks: [OwnedFd; 2]) -> Result<Self, Failure> {
+        let state = home.state()?;
+        let plan = Arc::new(state.plan()?);
+        Ok(Self { state, plan, locks })
+    }
+
+    pub fn locks(&self) -> &[OwnedFd; 2] {
+        &self.locks
+    }
 }
 
 /// Reads, checks and lays out; on any error nothing was started and no state was damaged.
@@ -47,7 +61,8 @@ pub fn prepare(home: &Home, block: Option<u8>) -> Result<Prepared, Failure> {
     for machine in &plan.machines {
         fresh_start(&state, &machine.name)?;
     }
-    Ok(Prepared { state, plan: Arc::new(plan), _lock: lock, _block: block_lock })
+    let locks = [lock.into(), block_lock.into()];
+    Ok(Prepared { state, plan: Arc::new(plan), locks })
 }
 
 /// The plan as one that comes after `old`: it goes on with the orders that are in no site file.
@@ -112,7 +127,7 @@ fn lock_block(block: u8) -> Result<UnixListener, Failure> {
 fn surviving(state: &State, plan: &Plan) -> Vec<String> {
     let alive = |machine: &str| {
         let record = record::read(&state.machine(machine).record()).unwrap_or_default();
-        let servers = record.servers.values().filter_map(|entry| entry.process);
+        let servers = record.servers.values().flat_map(record::Entry::processes);
         record.agent.into_iter().chain(servers).any(record::Process::is_alive)
     };
     plan.machines.iter().map(|machine| machine.name.clone()).filter(|name| alive(name)).collect()

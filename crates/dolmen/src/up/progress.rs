@@ -23,11 +23,14 @@ pub struct Progress {
     began: Instant,
     seen: BTreeMap<String, Seen>,
     ready: bool,
+    /// Whether what is seen first is no news.
+    goes_on: bool,
 }
 
 impl Progress {
-    pub fn new(plan: &Plan, began: Instant) -> Self {
-        Self { plan: plan.clone(), began, seen: BTreeMap::new(), ready: false }
+    /// `goes_on`: whether the site was up before, and only changes are to be told.
+    pub fn new(plan: &Plan, began: Instant, goes_on: bool) -> Self {
+        Self { plan: plan.clone(), began, seen: BTreeMap::new(), ready: goes_on, goes_on }
     }
 
     /// Takes the reports as they are now; true when all is healthy for the first time.
@@ -43,8 +46,13 @@ impl Progress {
 
     fn server(&mut self, server: &ServerReport) {
         let now = Instant::now();
+        // An agent that was not reached yet tells nothing.
+        if self.goes_on && server.pid.is_none() && !self.seen.contains_key(&server.name) {
+            return;
+        }
+        let first = if self.goes_on { server.state } else { State::Starting };
         let seen = self.seen.entry(server.name.clone()).or_insert_with(|| Seen {
-            state: State::Starting,
+            state: first,
             because: String::new(),
             since: now,
             shown: true,

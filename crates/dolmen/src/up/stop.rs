@@ -1,8 +1,9 @@
 //! The orderly end of a site: in the order of a request, so that nothing is taken in that cannot be finished.
 //!
 //! The databases come last and one after another, the primary first: its stop waits until the replicas have
-//! all that was committed.
+//! all that was committed. An agent that does not answer is asked once: what it has is killed at the end.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use link::api::{Answer, ApiError, Ask, Identity, call};
@@ -22,7 +23,17 @@ const DATABASE: Duration = Duration::from_secs(30);
 /// How long agents and killed servers may take to be gone.
 const GONE: Duration = Duration::from_secs(5);
 
-const ROLES: [Role; 6] = [Role::Dns, Role::Balancer, Role::Web, Role::App, Role::Gate, Role::Database];
+/// Control ends after the databases, whose last words go to it.
+const ROLES: [Role; 8] = [
+    Role::Dns,
+    Role::Balancer,
+    Role::Web,
+    Role::App,
+    Role::Gate,
+    Role::Database,
+    Role::Control,
+    Role::Monitor,
+];
 
 /// Stops a site from a command that has no runtime. The mark keeps an `up` that runs from starting again what
 /// this ends; whoever has the site's lock afterwards removes it.
@@ -42,6 +53,7 @@ pub async fn orderly(state: &State) -> Result<(), Failure> {
         plan => plan?,
     };
     let identity = Identity::open(&state.operator())?;
+    let mut silent = BTreeSet::new();
     for role in ROLES {
         let servers: Vec<_> = plan.role(role).collect();
         let groups: Vec<Vec<&plan::Server>> = match role {
@@ -50,19 +62,25 @@ pub async fn orderly(state: &State) -> Result<(), Failure> {
         };
         let within = if role == Role::Database { DATABASE } else { TRAFFIC };
         for group in groups.into_iter().filter(|group| !group.is_empty()) {
-            stop_group(&plan, &identity, &group, within).await;
+            silent.extend(stop_group(&plan, &identity, &group, within, &silent).await);
         }
     }
-    for machine in &plan.machines {
+    for machine in plan.machines.iter().filter(|machine| !silent.contains(&machine.name)) {
         end_agent(&plan, &identity, machine).await;
     }
     remove_rest(state, &plan).await
 }
 
-/// Stops servers of one role at once, each by its own machine's agent.
-async fn stop_group(plan: &Plan, identity: &Identity, group: &[&plan::Server], within: Duration) {
+/// Stops servers of one role at once, each by its own machine's agent; says which of those were silent.
+async fn stop_group(
+    plan: &Plan,
+    identity: &Identity,
+    group: &[&plan::Server],
+    within: Duration,
+    silent: &BTreeSet<String>,
+) -> Vec<String> {
     let mut tasks = Vec::new();
-    for machine in &plan.machines {
+    for machine in plan.machines.iter().filter(|machine| !silent.contains(&machine.name)) {
         let on = group.iter().filter(|server| server.machine == machine.name);
         let servers: Vec<String> = on.map(|server| server.name.clone()).collect();
         if servers.is_empty() {
@@ -73,20 +91,31 @@ async fn stop_group(plan: &Plan, identity: &Identity, group: &[&plan::Server], w
         let limit = within + GONE;
         tasks.push(tokio::spawn(async move {
             match tokio::time::timeout(limit, order(&identity, &site, &machine, &ask)).await {
-                Ok(Ok(())) => out::line(&out::faint(&format!("  stopped {}", servers.join(", ")))),
+                Ok(Ok(())) => {
+                    out::line(&out::faint(&format!("  stopped {}", servers.join(", "))));
+                    None
+                }
                 // An agent that is not there is found by its record below.
                 Ok(Err(error)) => {
-                    tracing::debug!("{} did not stop {}: {error}", machine.name, servers.join(", "))
+                    tracing::debug!("{} did not stop {}: {error}", machine.name, servers.join(", "));
+                    let is_silent = matches!(error, ApiError::Slow(_) | ApiError::Connect { .. });
+                    is_silent.then_some(machine.name)
                 }
-                Err(_) => tracing::debug!("{} took too long", machine.name),
+                Err(_) => {
+                    tracing::debug!("{} took too long", machine.name);
+                    Some(machine.name)
+                }
             }
         }));
     }
+    let mut silent = Vec::new();
     for task in tasks {
-        if let Err(error) = task.await {
-            tracing::debug!("a stop was not finished: {error}");
+        match task.await {
+            Ok(found) => silent.extend(found),
+            Err(error) => tracing::debug!("a stop was not finished: {error}"),
         }
     }
+    silent
 }
 
 /// One order to one agent, and its answer.
@@ -128,7 +157,7 @@ pub fn kill_machine(state: &State, machine: &str) -> Result<(), Failure> {
         kill(agent)?;
     }
     // Read again: the agent may have started something just before it ended.
-    for process in record::read(&path)?.servers.values().filter_map(|entry| entry.process) {
+    for process in record::read(&path)?.servers.values().flat_map(record::Entry::processes) {
         kill(process)?;
     }
     Ok(())

@@ -29,6 +29,7 @@ pub struct Agent {
 impl Agent {
     pub fn run(self, file: &Path) -> Result<ExitCode, Failure> {
         super::usual_umask();
+        link::program::path()?;
         if let (Some(root), Some(machine)) = (&self.state, &self.machine) {
             return serve(&State::open(root)?, machine);
         }

@@ -44,7 +44,7 @@ impl Change {
         let site = Site::open(home)?;
         let lock = site.state.lock_changes()?.ok_or_else(|| {
             Failure::failed(format!(
-                "another `dolmen reload`, `drain` or `ready` changes {} right now; nothing was changed\n\
+                "another `dolmen reload`, `drain`, `ready` or `upgrade` changes {} right now; nothing was changed\n\
                  hint: try again when it is done",
                 site.plan.site
             ))

@@ -88,7 +88,7 @@ fn as_json(
 ) -> Value {
     let machine = |machine: &MachineReport| {
         json!({ "name": machine.name, "address": machine.address, "state": machine.state,
-                "because": machine.because })
+                "because": machine.because, "notes": machine.notes })
     };
     json!({
         "site": plan.site,
@@ -148,11 +148,19 @@ fn as_text(
             "  {:<12} {:<8} {pid:>8}  {state}  {}",
             server.name, server.machine, server.because
         ));
+        if !server.finishing.is_empty() {
+            let pids: Vec<String> = server.finishing.iter().map(u32::to_string).collect();
+            let text = format!("{:<43}earlier processes finish what they began: {}", "", pids.join(", "));
+            lines.push(out::faint(&text));
+        }
     }
     lines.extend(database::lines(report));
     lines.extend(control::line(agreement));
     for note in plan.notes() {
         lines.push(format!("  note: {note}"));
+    }
+    for machine in &report.machines {
+        lines.extend(machine.notes.iter().map(|note| format!("  note: {}: {note}", machine.name)));
     }
     lines.join("\n")
 }

@@ -28,6 +28,7 @@ fn block(text: &str) -> Result<u8, String> {
 impl Up {
     pub fn run(self, home: &Home) -> Result<ExitCode, Failure> {
         super::usual_umask();
+        link::program::path()?;
         link::log::begin(None);
         if self.detach {
             up::detach()?;

@@ -22,6 +22,8 @@ fn report(name: &str, state: State, primary: bool, streaming: bool, lag_bytes: u
         listen: Vec::new(),
         counters: Default::default(),
         traffic: Vec::new(),
+        other_build: false,
+        finishing: Vec::new(),
         database: Some(DatabaseReport { primary, timeline: 1, streaming, lag_bytes, ..Default::default() }),
     }
 }
@@ -34,6 +36,7 @@ fn site(servers: Vec<ServerReport>) -> SiteReport {
             address,
             state: MachineState::Up,
             because,
+            notes: Vec::new(),
             servers,
         }],
     }

@@ -126,7 +126,8 @@ mod tests {
     fn site(servers: Vec<ServerReport>) -> SiteReport {
         let (name, address) = ("alpha".into(), "127.0.1.1".into());
         let (state, because) = (MachineState::Up, String::new());
-        SiteReport { machines: vec![MachineReport { name, address, state, because, servers }] }
+        let notes = Vec::new();
+        SiteReport { machines: vec![MachineReport { name, address, state, because, notes, servers }] }
     }
 
     #[test]
