@@ -1,5 +1,7 @@
 //! How machines come to belong to a site, and that nobody else does.
 
+use std::time::Instant;
+
 use super::stage::{ALL, DOLMEN, FILES, an_hour_ahead, begun, dolmen, join, joined, page, status, token};
 
 #[test]
@@ -22,7 +24,9 @@ fn machines_join_serve_and_agree() {
     let changed = FILES.replace("[dns]", "[dns]\nttl = \"7s\"");
     bed.machine("alpha").write("dolmen.toml", &changed);
     bed.machine("alpha").write("public/hello.txt", "again\n");
+    let began = Instant::now();
     dolmen(&bed, "alpha", &["reload"]).fine();
+    println!("a change is in force on all machines after {:?}", began.elapsed());
     for machine in ALL {
         assert_eq!(page(&bed, machine), "again\n");
         assert_eq!(status(&bed, machine).unwrap()["generation"], 2);

@@ -1,6 +1,6 @@
 //! A site on three machines of a bed, and what is asked of it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use testkit::{Bed, Ran, get, until};
@@ -58,8 +58,12 @@ pub fn joined_with(text: &str) -> Bed {
     let mut bed = begun_with(text);
     for machine in ["beta", "gamma"] {
         let token = token(&bed, machine);
+        let began = Instant::now();
         join(&bed, machine, &token).fine();
         bed.machine_mut(machine).serve(&[DOLMEN, "agent"]);
+        let address = bed.address(machine, 80);
+        until("an answer of the machine that joined", WITHIN, || get(address, "/hello.txt", &[]).ok());
+        println!("{machine}: from `dolmen join` to an answer {:?}", began.elapsed());
     }
     until_healthy(&bed, &ALL);
     bed
