@@ -119,6 +119,9 @@ pub(crate) async fn act(manager: &mut Manager, action: Action) -> Result<(), Act
 
 /// A take-over begins a lease, counted from before it was sent; a release ends it, whatever becomes of the word.
 async fn propose(manager: &mut Manager, command: &Command) {
+    if matches!(command, Command::BeginHandover { .. }) {
+        lead::write_before_handover(manager).await;
+    }
     if matches!(command, Command::Release { .. }) {
         manager.holder.give_up();
     }

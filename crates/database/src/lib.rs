@@ -25,6 +25,7 @@ mod act;
 
 mod child;
 mod control_data;
+mod heard;
 mod holder;
 mod inherit;
 mod leftover;

@@ -1,5 +1,6 @@
 //! Looking: everything that a decision depends on, gathered at one moment, and the report of it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use link::report::{AgreedReport, DatabaseReport, FailoverReport, ReplicaReport};
@@ -131,6 +132,7 @@ impl Manager {
             committing: running.epoch_commit.under_way(),
             set_up: running.set_up,
             checkpointing: running.checkpoint.as_ref().is_some_and(|task| !task.is_finished()),
+            heard: Arc::clone(&running.heard),
         });
         let Some(own) = own else { return Err(SessionError::Silent(Duration::ZERO)) };
         let session = self.session().await?;

@@ -26,6 +26,7 @@ use crate::find::{self, NotFound, Postgres};
 use crate::folder::Folder;
 use crate::group::{Lsn, Mode};
 use crate::guard::{self, Fence, Guard};
+use crate::heard::Heard;
 use crate::holder::{self, Holder, Reach, Tenant};
 use crate::inherit::{self, Legacy};
 use crate::look::cut_off;
@@ -162,6 +163,7 @@ pub(crate) struct Running {
     pub(crate) checkpoint: Option<JoinHandle<()>>,
     /// Since when another server has not been streaming from it.
     pub(crate) away: BTreeMap<String, Instant>,
+    pub(crate) heard: Arc<Heard>,
 }
 
 impl Running {
@@ -177,6 +179,7 @@ impl Running {
             set_up: false,
             checkpoint: None,
             away: BTreeMap::new(),
+            heard: Arc::default(),
         }
     }
 }
@@ -356,16 +359,26 @@ impl Manager {
         }
     }
 
-    /// Until it is time to look again: when the time is over, the record has changed or postgres has ended.
+    /// Until it is time to look again: when the time is over, the record has changed, postgres has ended or a
+    /// replica of it has come or gone.
     async fn pause(&mut self, time: Duration) {
+        let at_rest = time >= CALM && self.holder.lease().is_some();
+        let heard = self.postgres.as_ref().filter(|_| at_rest).map(|running| Arc::clone(&running.heard));
         let ended = async {
             match &mut self.postgres {
                 Some(running) => drop(running.guard.wait().await),
                 None => std::future::pending().await,
             }
         };
+        let moved = async {
+            match (&self.session, heard) {
+                (Some(session), Some(heard)) => heard.changes(session).await,
+                _ => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = ended => {}
+            () = moved => {}
             () = self.view.changed() => {}
             () = tokio::time::sleep(time) => {}
         }
@@ -383,9 +396,9 @@ impl Manager {
         };
         let silence = self.view.silence().unwrap_or_default();
         let timings = &self.place.timings;
-        let patience = self.view.group().map_or(timings.patience(), |group| timings.patience_for(group));
-        let left = patience.saturating_sub(silence);
-        if left.is_zero() { time.min(BUSY) } else { time.min(left) }
+        let ends = self.view.group().map(|group| [timings.election_for(group), timings.patience_for(group)]);
+        let left = ends.into_iter().flatten().map(|end| end.saturating_sub(silence));
+        left.filter(|left| !left.is_zero()).min().map_or(time.min(BUSY), |left| time.min(left))
     }
 
     fn say(&self, seen: &Seen, decision: &Decision) {

@@ -2,12 +2,14 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::control_data;
 use crate::failover::{Answer, AsPrimary, AsReplica, Data, Names, Progress, Replica};
 use crate::find::Postgres;
 use crate::group::Lsn;
+use crate::heard::Heard;
 use crate::session::{Session, SessionError};
 use crate::{timeline, tool};
 
@@ -59,6 +61,7 @@ pub(crate) struct Own<'a> {
     pub(crate) committing: Option<u64>,
     pub(crate) set_up: bool,
     pub(crate) checkpointing: bool,
+    pub(crate) heard: Arc<Heard>,
 }
 
 /// Asks our postgres.
@@ -79,7 +82,7 @@ const OF_PRIMARY: &str = "SELECT system_identifier, \
     FROM pg_control_system(), pg_control_checkpoint()";
 
 const OF_REPLICAS: &str = "SELECT application_name, state, coalesce(flush_lsn, '0/0')::text, \
-    greatest(pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn), 0)::bigint \
+    greatest(pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn), 0)::bigint, concat(pid, ' ', reply_time) \
     FROM pg_stat_replication WHERE state IS NOT NULL";
 
 async fn primary(session: &Session, own: &Own<'_>) -> Result<AsPrimary, SessionError> {
@@ -89,6 +92,7 @@ async fn primary(session: &Session, own: &Own<'_>) -> Result<AsPrimary, SessionE
         .iter()
         .map(|row| Connected {
             name: row.get(0),
+            speaks: own.heard.note(row.get(0), row.get(4)),
             state: row.get(1),
             flushed: lsn(row.get(2)),
             lag_bytes: row.get::<_, Option<i64>>(3).unwrap_or_default() as u64,
@@ -130,6 +134,7 @@ fn lsn(text: String) -> Lsn {
 struct Connected {
     name: String,
     state: String,
+    speaks: bool,
     flushed: Lsn,
     lag_bytes: u64,
 }
@@ -141,7 +146,7 @@ fn of_plan(name: &str, connected: &[Connected]) -> Replica {
     let copy = copy_name(name);
     Replica {
         name: name.to_owned(),
-        streaming: best.is_some_and(|replica| replica.state == "streaming"),
+        streaming: best.is_some_and(|replica| replica.state == "streaming" && replica.speaks),
         copying: connected.iter().any(|replica| replica.name == copy),
         flushed: best.map(|replica| replica.flushed).unwrap_or_default(),
         lag_bytes: best.map(|replica| replica.lag_bytes).unwrap_or_default(),
@@ -187,7 +192,7 @@ mod tests {
     use super::*;
 
     fn seen(name: &str, state: &str) -> Connected {
-        Connected { name: name.into(), state: state.into(), flushed: Lsn(7), lag_bytes: 0 }
+        Connected { name: name.into(), state: state.into(), speaks: true, flushed: Lsn(7), lag_bytes: 0 }
     }
 
     #[test]

@@ -23,16 +23,30 @@ pub enum Access {
 pub fn replace(path: &Path, content: &[u8], access: Access) -> io::Result<()> {
     let named =
         |error: io::Error| io::Error::new(error.kind(), format!("cannot write {}: {error}", path.display()));
-    replace_whole(path, content, access).map_err(named)
+    replace_whole(path, content, access, true).map_err(named)
 }
 
-fn replace_whole(path: &Path, content: &[u8], access: Access) -> io::Result<()> {
+/// The same as far as processes are concerned, without waiting for the disk: for a file that is written again
+/// before anybody reads it after the machine has crashed. One that says the same already is left alone.
+pub fn replace_for_now(path: &Path, content: &[u8], access: Access) -> io::Result<()> {
+    if std::fs::read(path).is_ok_and(|old| old == content) {
+        return Ok(());
+    }
+    let named =
+        |error: io::Error| io::Error::new(error.kind(), format!("cannot write {}: {error}", path.display()));
+    replace_whole(path, content, access, false).map_err(named)
+}
+
+fn replace_whole(path: &Path, content: &[u8], access: Access, durable: bool) -> io::Result<()> {
     let temporary = path.with_added_extension("new");
     let mode = if access == Access::Owner { 0o600 } else { 0o644 };
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
     // A temporary file left by a crash keeps its old mode: set it before anything secret is in it.
     file.set_permissions(Permissions::from_mode(mode))?;
     file.write_all(content)?;
+    if !durable {
+        return std::fs::rename(&temporary, path);
+    }
     file.sync_all()?;
     std::fs::rename(&temporary, path)?;
     sync_folder(path)
@@ -76,6 +90,11 @@ mod tests {
         assert_eq!(read_json::<u32>(&path).unwrap(), Some(2));
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(read_json::<u32>(&folder.join("absent")).unwrap(), None);
+        for content in [&b"3"[..], b"3", b"4"] {
+            replace_for_now(&path, content, Access::Owner).unwrap();
+            assert_eq!(std::fs::read(&path).unwrap(), content);
+        }
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         std::fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -74,6 +74,8 @@ pub(super) async fn promote(
     while session.ask(session.client.query_one(standby, &[])).await?.get(0) && Instant::now() < until {
         tokio::time::sleep(LOOK_AGAIN).await;
     }
+    // It waits for replicas, which follow once control knows of the promotion: both at once.
+    commit_epoch(manager, epoch);
     Ok(())
 }
 
@@ -165,3 +167,18 @@ pub(super) fn checkpoint(manager: &mut Manager) {
 
 /// A large database on a slow disk writes for minutes.
 const CHECKPOINT: Duration = Duration::from_secs(1800);
+
+/// How long a handover waits for what its end would have to write otherwise, while clients wait.
+const WRITTEN_BEFORE: Duration = Duration::from_secs(5);
+
+/// So that the checkpoint at the end, during which nobody is served, has little to write.
+pub(super) async fn write_before_handover(manager: &Manager) {
+    let (folder, port) = (manager.folder.clone(), manager.place.listen.port());
+    let made = async {
+        let session = Session::open(&folder, port, WRITTEN_BEFORE).await?;
+        session.ask(session.client.batch_execute("CHECKPOINT")).await
+    };
+    if let Err(error) = made.await as Result<(), SessionError> {
+        tracing::info!("the handover begins without a checkpoint before it: {error}");
+    }
+}

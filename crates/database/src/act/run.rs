@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use link::disk::{Access, replace};
+use link::disk::{Access, replace_for_now};
 
 use super::create::mark_as_standby;
 use super::{ActError, bin, cannot};
@@ -124,7 +124,8 @@ pub(super) fn change(manager: &mut Manager, change: impl FnOnce(&mut Wanted)) ->
     Ok(())
 }
 
-/// All that postgres reads when it starts or is told to read again.
+/// All that postgres reads when it starts or is told to read again. Every start writes it anew, so that nobody waits
+/// for the disk here, in the middle of an election.
 fn write_settings(manager: &Manager, wanted: &Wanted) -> Result<(), ActError> {
     let (place, folder) = (&manager.place, &manager.folder);
     let primary = wanted.follows.as_deref().map(|server| manager.address(server)).transpose()?;
@@ -140,7 +141,7 @@ fn write_settings(manager: &Manager, wanted: &Wanted) -> Result<(), ActError> {
     let rules = access::rules(&manager.start.plan, &place.database);
     let accounts = access::accounts(&manager.account);
     for (path, text) in [(folder.access(), rules), (folder.accounts(), accounts), (folder.settings(), text)] {
-        replace(&path, text.as_bytes(), Access::Owner).map_err(cannot("write the settings"))?;
+        replace_for_now(&path, text.as_bytes(), Access::Owner).map_err(cannot("write the settings"))?;
     }
     Ok(())
 }
@@ -149,7 +150,8 @@ fn write_settings(manager: &Manager, wanted: &Wanted) -> Result<(), ActError> {
 pub(super) fn write_passwords(manager: &Manager) -> Result<(), ActError> {
     let Some(password) = manager.start.secrets.get("replication-password") else { return Ok(()) };
     let line = access::password_line(password.reveal());
-    replace(&manager.folder.passwords(), line.as_bytes(), Access::Owner).map_err(cannot("write the passfile"))
+    replace_for_now(&manager.folder.passwords(), line.as_bytes(), Access::Owner)
+        .map_err(cannot("write the passfile"))
 }
 
 /// Ends postgres within this time: fast (clients are cut, replicas receive everything), then immediate, then

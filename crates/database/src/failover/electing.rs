@@ -28,7 +28,7 @@ fn is_forced(view: &View) -> bool {
 /// The holder has been silent for longer than its lease. The ballot is opened before anything is sealed: only
 /// when control accepts that, it is certain that the silence is not just ours.
 pub(super) fn may_open(view: &View) -> bool {
-    view.silence >= view.patience() && view.is_member()
+    view.silence >= view.election() && view.is_member()
 }
 
 pub(super) fn open_ballot(view: &View) -> Decision {
@@ -90,6 +90,10 @@ fn vote(view: &View, ballot: &Ballot, position: Position) -> Decision {
         let out: Vec<_> = missing(view, ballot).collect();
         let votes = ballot.votes.len();
         let text = format!("sealed: {votes} of {quorum} votes, waiting for {}", out.join(" or "));
+        return sealed(Action::Wait, text);
+    }
+    if !group.is_released() && view.silence < view.patience() {
+        let text = format!("sealed: elected, until {} is fenced for certain", group.holder);
         return sealed(Action::Wait, text);
     }
     match first_of_the_best(view, ballot) {

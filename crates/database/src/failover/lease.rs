@@ -51,6 +51,12 @@ impl Timings {
         Self { lease: self.lease.max(group.lease()), ..*self }.patience()
     }
 
+    /// After this much silence that holder has given up as far as it goes by its own clock: an election begins, so
+    /// that it is over when, after [`Timings::patience_for`], somebody may take over.
+    pub fn election_for(&self, group: &Group) -> Duration {
+        self.patience_for(group).saturating_sub(self.margin)
+    }
+
     /// How long an answer to a renewal is waited for; after that it counts as not made, and the next one is due.
     pub fn answer_limit(&self) -> Duration {
         self.renew.mul_f32(0.8)

@@ -38,7 +38,7 @@ pub const TABLE: [Row; 15] = [
         Standing::Following,
         "standby of the holder",
         "to the primary",
-        "the holder is silent for a lease and the margin, or released its lease, or a ballot is open",
+        "the holder is silent for a lease, or released its lease, or a ballot is open",
     ),
     (
         Standing::Sealed,

@@ -43,6 +43,11 @@ impl<'a> View<'a> {
         self.seen.timings.patience_for(self.group)
     }
 
+    /// After this much silence an election begins.
+    pub(super) fn election(&self) -> Duration {
+        self.seen.timings.election_for(self.group)
+    }
+
     pub(super) fn is_member(&self) -> bool {
         self.group.synchronous.members.contains(&self.seen.me)
     }

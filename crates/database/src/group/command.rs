@@ -18,8 +18,8 @@ pub enum Command {
         prefer: Option<String>,
         clean: Option<Position>,
     },
-    /// Begins an election: only by a replica that has seen (`epoch`, `seq`) unchanged for a whole lease and the
-    /// margin on its own clock, or that saw the lease released.
+    /// Begins an election: only by a replica that has seen (`epoch`, `seq`) unchanged for a whole lease on its own
+    /// clock, or that saw the lease released.
     OpenBallot {
         server: String,
         epoch: u64,

@@ -136,7 +136,7 @@ fn a_primary_whose_lease_ends_is_fenced() {
 }
 
 #[test]
-fn a_replica_opens_an_election_only_after_the_patience() {
+fn a_replica_opens_an_election_after_the_lease_and_takes_over_after_the_patience() {
     let follows = |silent: u64| {
         with(seen("database-2", Some(group())), |seen| {
             seen.postgres = replica(Some("database-1"));
@@ -145,8 +145,22 @@ fn a_replica_opens_an_election_only_after_the_patience() {
             }
         })
     };
-    check(&follows(3279), Standing::Following, "Wait", "replica of database-1, streaming");
-    check(&follows(3280), Standing::Sealed, "OpenBallot", "silent for longer than its lease");
+    check(&follows(3029), Standing::Following, "Wait", "replica of database-1, streaming");
+    check(&follows(3030), Standing::Sealed, "OpenBallot", "silent for longer than its lease");
+    let open = Command::OpenBallot { server: "database-2".into(), epoch: 1, seq: 1 };
+    let position = Position { epoch: 1, timeline: 2, lsn: Lsn(0x50) };
+    let vote = Command::Vote { server: "database-2".into(), boot: "boot-2".into(), position };
+    let elected = group().apply(&open).unwrap().apply(&vote).unwrap();
+    let sealed = |silent: u64| {
+        with(seen("database-2", Some(elected.clone())), |seen| {
+            seen.postgres = replica(None);
+            if let Record::Known { silence, .. } = &mut seen.record {
+                *silence = Duration::from_millis(silent);
+            }
+        })
+    };
+    check(&sealed(3279), Standing::Sealed, "Wait", "elected, until database-1 is fenced for certain");
+    check(&sealed(3280), Standing::Promoting, "TakeOver", "ran out, and this server has most");
 }
 
 #[test]
