@@ -26,6 +26,8 @@ drill:
 	DOLMEN_DRILL_GIB=10 cargo nextest run --locked -p relay --test leaks --success-output final
 	DOLMEN_DRILL_ROUNDS=5 cargo nextest run --locked -p dolmen --test faults --test reload --test upgrade --success-output final
 	DOLMEN_DRILL_ROUNDS=1 cargo nextest run --locked -p dolmen --test machines --success-output final
+	DOLMEN_DRILL_ROUNDS=1 cargo nextest run --locked -p dolmen --test drill --success-output final
+	DOLMEN_SCHEDULES=100000 cargo nextest run --release --locked -p database --test simulation --success-output final
 	fuzz/run.sh
 
 bench:

@@ -12,16 +12,22 @@
 mod bed;
 mod http;
 mod load;
+mod machines;
+mod network;
 mod processes;
 mod site;
+mod writers;
 
 use std::time::{Duration, Instant};
 
 pub use bed::{Bed, Machine};
 pub use http::{Client, Response, get, post};
 pub use load::{Load, Outcome, Report};
+pub use machines::{Machines, Part, signal};
+pub use network::{Cut, Network};
 pub use processes::Processes;
 pub use site::{Ran, Site};
+pub use writers::{Acknowledged, Ledger, Writers, ask};
 
 /// Waits until `condition` gives something, and fails the test with what was waited for when it never does.
 #[track_caller]

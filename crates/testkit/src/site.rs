@@ -91,6 +91,11 @@ impl Site {
         std::fs::write(self.folder.join(name), text).expect("a file can be written");
     }
 
+    /// The binary.
+    pub fn program(&self) -> &Path {
+        &self.dolmen
+    }
+
     /// Where `.dolmen` leads.
     pub fn state(&self) -> PathBuf {
         let link = self.folder.join(".dolmen");
