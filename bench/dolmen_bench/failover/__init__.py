@@ -1,0 +1,1 @@
+"""bench/run failover: how long clients cannot write after a fault, ours beside Patroni's."""
