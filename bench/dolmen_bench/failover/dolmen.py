@@ -76,6 +76,9 @@ class Dolmen:
         primary = self.servers[self._status()["database"]["primary"]]
         return primary, next(name for name in self.machines if name != primary)
 
+    def primary_is(self, name):
+        return self.servers.get(self._status().get("database", {}).get("primary")) == name
+
     def rejoined(self, name):
         server = next(server for server, machine in self.servers.items() if machine == name)
         replicas = self._status().get("database", {}).get("replicas", [])

@@ -6,10 +6,13 @@ import time
 from .machines import send
 
 # A machine stays away for longer than any lease of either side.
+# How long a rejoin is waited for, and after what time a primary that still is one has stayed it.
+REJOIN_S, STAYS_S = 120, 5
 AWAY_S = {"dolmen": 6, "patroni": 26}
 
 
 def _away(side, undo):
+    """What mends it, after the machine has been away for long enough."""
     def mend():
         undo()
     mend.after = AWAY_S[side.name]
@@ -100,11 +103,13 @@ def once(side, network, fault, writer_class, rest_s):
     mended = time.monotonic()
     who = (primary, replica)[struck or 0]
     rejoin = None
-    while time.monotonic() < mended + 120:
-        if writer.written_after(mended) and side.rejoined(who) or (struck == 1 and side.rejoined(who)):
+    while time.monotonic() < mended + REJOIN_S:
+        # A replica may be back before anything is written; an old primary is not, before there is a new one.
+        if (struck == 1 or writer.written_after(mended)) and side.rejoined(who):
             rejoin = time.monotonic() - mended
             break
-        if fault.startswith("manager") and side.roles()[0] == primary and time.monotonic() > mended + 3:
+        # Restarted in place: nobody has to rejoin.
+        if struck is None and writer.written_after(mended + STAYS_S) and side.primary_is(primary):
             break
         time.sleep(0.05)
     until = time.monotonic()
@@ -112,4 +117,4 @@ def once(side, network, fault, writer_class, rest_s):
     writer.end()
     return {"outage_s": round(writer.outage(began, until), 3), "rejoin_s": rejoin and round(rejoin, 2),
             "lost": writer.lost(), "acknowledged": len(writer.acknowledged), "errors": len(writer.errors),
-            "moved": side.roles()[0] != primary}
+            "moved": not side.primary_is(primary)}

@@ -125,6 +125,9 @@ class Patroni:
         sync = [name for name, one in members.items() if one.get("role") in ("sync_standby", "quorum_standby")]
         return primary, (sync or [name for name in NAMES if name != primary])[0]
 
+    def primary_is(self, name):
+        return self._rest(name).get("role") in ("master", "primary")
+
     def rejoined(self, name):
         return self._members().get(name, {}).get("state") in ("running", "streaming") \
             and self._rest(name).get("role") == "replica"

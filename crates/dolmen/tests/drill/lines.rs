@@ -41,15 +41,16 @@ pub const SHORT_OF_TWO: &[Line] = &[
     line("F12", "the voter cut off", &[CutOff(Other), Hold(5.0), Heal], Goes(10.0)),
 ];
 
-/// All of them. The order is of no account, but for what must not follow within ten seconds of another failover.
+/// All of them. A postgres that ends within ten seconds of a failover is started again in place: so the one whose
+/// successor must take over comes first.
 pub const LONG: &[Line] = &[
-    line("F1", "primary's machine killed", &[Kill(Primary, Machine), Hold(5.0), Start(Primary)], Moves(15.0)),
     line("F2", "postgres killed", &[Kill(Primary, Postgres)], Moves(10.0)),
+    line("F1", "primary's machine killed", &[Kill(Primary, Machine), Hold(5.0), Start(Primary)], Moves(15.0)),
     line(
         "F3",
         "postmaster killed, a backend busy",
         &[BusyBackend, Hold(0.5), Kill(Primary, Postmaster)],
-        Moves(10.0),
+        Goes(10.0),
     ),
     line("F4", "manager killed", &[Kill(Primary, Manager)], Goes(15.0)),
     line("F5", "manager stopped", &[Stop(Primary, Manager), Hold(8.0), Continue(Primary)], Moves(15.0)),
