@@ -109,13 +109,14 @@ impl AccessLog {
         folder: &Path,
         threads: usize,
     ) -> io::Result<Self> {
-        let format = planned.map(|planned| planned.format);
+        let first = planned.map(|planned| Wanted::of(planned, folder)).unwrap_or_default();
+        let format = first.format;
         let (done_sender, done) = std::sync::mpsc::channel();
         let (shared_sender, shared) = std::sync::mpsc::channel::<Arc<Shared>>();
         let writer = std::thread::Builder::new().name("access-log".into()).stack_size(STACK_BYTES).spawn(
             move || {
                 if let Ok(shared) = shared.recv() {
-                    writer::run(&shared);
+                    writer::run(&shared, first);
                 }
                 // Nobody need wait for the end.
                 let _ = done_sender.send(());
@@ -125,7 +126,7 @@ impl AccessLog {
             server: server.to_owned(),
             folder: folder.to_owned(),
             is_on: AtomicBool::new(planned.is_some()),
-            wanted: Mutex::new(planned.map(|planned| Wanted::of(planned, folder))),
+            wanted: Mutex::default(),
             // Those who begin to serve need not wait for the writer.
             threads: (0..threads).map(|_| Mutex::new(Waiting { format, ..Waiting::default() })).collect(),
             writer: writer.thread().clone(),

@@ -16,9 +16,9 @@ use super::{BUFFER_BYTES, Shared, WRITE_BYTES, Waiting, Wanted, locked};
 const WITHIN: Duration = Duration::from_secs(1);
 
 /// Writes until the end is asked for and nothing is left.
-pub(super) fn run(shared: &Shared) {
-    let (format, stamp) = (LogFormat::Combined, Stamp::default());
-    let mut writer = Writer { shared, file: None, format, missing: 0, stamp, is_failing: false };
+pub(super) fn run(shared: &Shared, first: Wanted) {
+    let (format, stamp) = (first.format.unwrap_or(LogFormat::Combined), Stamp::default());
+    let mut writer = Writer { shared, file: first.file, format, missing: 0, stamp, is_failing: false };
     let mut lines = Vec::new();
     loop {
         // Read first: what came before the end was asked for is seen below.
@@ -90,13 +90,14 @@ impl Writer<'_> {
     /// Writes what was noted for the file until now, thread by thread, each of which goes by the new format from its next
     /// line on; those lines are written by nobody but us, and so after the file is exchanged.
     fn follow(&mut self, wanted: Wanted, lines: &mut Vec<u8>) {
+        let path = |file: &Option<LogFile>| file.as_ref().map(|file| file.path().to_owned());
+        let (old, new) = (path(&self.file), path(&wanted.file));
         for thread in 0..self.shared.threads.len() {
             let dropped = self.shared.take(thread, lines, |waiting| waiting.format = wanted.format);
             self.miss(dropped);
             self.write(lines);
         }
-        let path = |file: &Option<LogFile>| file.as_ref().map(|file| file.path().to_owned());
-        match (path(&self.file), path(&wanted.file)) {
+        match (&old, &new) {
             (Some(old), Some(new)) if old != new => {
                 tracing::info!("the access log goes to {} instead of {}", new.display(), old.display());
             }
