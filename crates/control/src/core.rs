@@ -1,7 +1,7 @@
 //! One control server's part of the cluster: openraft, and what is asked of it from outside.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use crate::formation::Met;
 use crate::machine::Machine;
 use crate::network::{Network, Sent};
 use crate::peers::Peers;
+use crate::recover;
 use crate::store::Store;
 use crate::timing::Timing;
 use crate::types::{Member, Node, Raft, Snapshot};
@@ -38,6 +39,9 @@ const SNAPSHOT: Duration = Duration::from_secs(5);
 /// Messages that wait inside openraft.
 const QUEUE: u64 = 1024;
 
+/// How long another one may take to say what it knows.
+const MEMBERS: Duration = Duration::from_secs(1);
+
 /// How long a change of the members may take.
 const MEMBERSHIP: Duration = Duration::from_secs(5);
 
@@ -53,6 +57,10 @@ pub(crate) struct Core {
     pub(crate) timing: Timing,
     /// How long a sync of the log took at the start.
     pub(crate) sync: Duration,
+    folder: PathBuf,
+    store: Store,
+    /// Held while a new beginning is being prepared, which ends Raft, and must not end the process before.
+    pub(crate) recovery: tokio::sync::Mutex<()>,
     met: Mutex<BTreeMap<String, Met>>,
     /// When a leader was last heard.
     heard: Mutex<Option<Instant>>,
@@ -60,8 +68,8 @@ pub(crate) struct Core {
 
 /// `node.json`.
 #[derive(Debug, Serialize, Deserialize)]
-struct Named {
-    node: Node,
+pub(crate) struct Named {
+    pub(crate) node: Node,
 }
 
 impl Core {
@@ -73,6 +81,7 @@ impl Core {
         peers: Arc<Peers>,
         timing: Timing,
     ) -> Result<Self, Error> {
+        recover::carry_out(folder)?;
         let node = node(folder)?;
         let store = Store::open(&folder.join("log"))?;
         let machine = Machine::open(&folder.join("snapshot.json"))?;
@@ -81,7 +90,7 @@ impl Core {
         let founders = if alone { vec![server.to_owned()] } else { voters.to_vec() };
         let config = Arc::new(config(timing).validate().map_err(|error| Error::Raft(error.to_string()))?);
         let network = Network { peers: Arc::clone(&peers) };
-        let raft = Raft::new(node, config, network, store, machine.clone()).await;
+        let raft = Raft::new(node, config, network, store.clone(), machine.clone()).await;
         Ok(Self {
             server: server.to_owned(),
             node,
@@ -92,6 +101,9 @@ impl Core {
             peers,
             timing,
             sync,
+            folder: folder.to_owned(),
+            store,
+            recovery: tokio::sync::Mutex::default(),
             met: Mutex::default(),
             heard: Mutex::default(),
         })
@@ -112,6 +124,7 @@ impl Core {
             ControlAsk::Meet { server, node } => self.meet(server, node),
             ControlAsk::Members => Ok(ControlAnswer::Members(self.members())),
             ControlAsk::Replace { old, new, forwarded } => self.replace(old, new, forwarded).await,
+            ControlAsk::Recover => self.recover().await,
             ControlAsk::Watch { .. } => Err("watching begins a conversation of its own".into()),
         }
     }
@@ -247,13 +260,16 @@ impl Core {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let membership = &metrics.membership_config;
-        let voters: BTreeSet<Node> = membership.voter_ids().collect();
+        // In the middle of a change only those that vote before and after it: until it has ended, the others are
+        // needed as well, and a leader that finds a change unfinished makes it again.
+        let configs = membership.membership().get_joint_config();
+        let votes = |node: &Node| configs.iter().all(|voters| voters.contains(node));
         let replication = metrics.replication.as_ref();
         let log = |node: &Node| replication?.get(node)?.as_ref().map(|matched| matched.index);
         let members = membership.nodes().map(|(node, member)| MemberReport {
             server: member.server.clone(),
             node: *node,
-            votes: voters.contains(node),
+            votes: votes(node),
             log: log(node),
         });
         MembersReport {
@@ -289,6 +305,29 @@ impl Core {
         Ok(ControlAnswer::Done)
     }
 
+    /// Prepares a new beginning of this server as the only voter, and ends Raft; the process ends after it.
+    async fn recover(&self) -> Result<ControlAnswer, String> {
+        let _until_prepared = self.recovery.lock().await;
+        let me = self.members();
+        let mut others = Vec::new();
+        for other in self.peers.names().filter(|name| *name != self.server) {
+            let asked = self.peers.ask(other, &mut None, ControlAsk::Members, MEMBERS).await;
+            if let Ok(ControlAnswer::Members(report)) = asked {
+                others.push(report);
+            }
+        }
+        if let Some(because) = recover::refuse(&me, self.is_in_contact(), &others) {
+            return Err(because);
+        }
+        self.raft.shutdown().await.map_err(|error| error.to_string())?;
+        let (folder, server) = (self.folder.clone(), self.server.clone());
+        let (content, state) = (self.store.copy(), self.machine.whole());
+        let prepare = move || recover::prepare(&folder, &server, content, state);
+        let prepared = tokio::task::spawn_blocking(prepare).await.map_err(|error| error.to_string())?;
+        prepared.map_err(|error| format!("cannot write the new state: {error}; the old one is as it was"))?;
+        Ok(ControlAnswer::Done)
+    }
+
     /// Changes the members, as the leader.
     pub(crate) async fn change(&self, change: ChangeMembers<Node, Member>) -> Result<(), String> {
         let changed = timeout(MEMBERSHIP, self.raft.change_membership(change, false)).await;
@@ -310,13 +349,17 @@ fn node(folder: &Path) -> Result<Node, Error> {
     if folder.join("log").exists() {
         return Err(Error::NoNode(file));
     }
-    let mut bytes = [0; 8];
-    // The kernel gives so few at once.
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
-        .map_err(std::io::Error::from)?;
-    let node = Node::from_ne_bytes(bytes);
+    let node = draw()?;
     disk::replace_json(&file, &Named { node }, Access::Owner)?;
     Ok(node)
+}
+
+/// A number that no other node has.
+pub(crate) fn draw() -> std::io::Result<Node> {
+    let mut bytes = [0; 8];
+    // The kernel gives so few at once.
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    Ok(Node::from_ne_bytes(bytes))
 }
 
 fn config(timing: Timing) -> openraft::Config {

@@ -23,6 +23,9 @@ const MEET: Duration = Duration::from_millis(500);
 pub(crate) async fn keep(core: &Core, mut say: impl FnMut(State, String)) -> String {
     loop {
         if let Some(because) = failure(core) {
+            // A new beginning ends Raft before it is written and before who ordered it has the answer.
+            drop(core.recovery.lock().await);
+            sleep(TURN).await;
             return because;
         }
         if !core.is_member() {

@@ -8,6 +8,7 @@
 //! * `machine`: the records as applied, and their snapshot.
 //! * `peers`, `network`, `serve`: the agent API between control servers, and towards everybody who asks.
 //! * `formation`, `keeper`: how a cluster begins, who is taken in, and what is reported.
+//! * `recover`: how one voter begins anew when most of the others are lost for good.
 //! * `timing`: why the death of a leader never costs the holder of a lease that lease.
 //!
 //! Openraft is seen by nobody outside this crate.
@@ -19,6 +20,7 @@ mod keeper;
 mod machine;
 mod network;
 mod peers;
+mod recover;
 mod serve;
 mod store;
 #[cfg(test)]

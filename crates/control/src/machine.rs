@@ -16,7 +16,7 @@ use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::types::{LogId, Membership, Snapshot, SnapshotMeta, Types};
+use crate::types::{Entry, LogId, Membership, Snapshot, SnapshotMeta, Types};
 
 /// Clones share their state.
 #[derive(Clone, Debug)]
@@ -28,7 +28,7 @@ pub(crate) struct Machine {
 
 /// What was applied, in memory and in the snapshot.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct State {
+pub(crate) struct State {
     last: Option<LogId>,
     membership: Membership,
     records: Records,
@@ -51,6 +51,11 @@ impl Machine {
         self.state().records.get(key).cloned()
     }
 
+    /// All that was applied.
+    pub(crate) fn whole(&self) -> State {
+        self.state().clone()
+    }
+
     /// Changes when anything was applied.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
@@ -68,6 +73,19 @@ impl Machine {
 }
 
 impl State {
+    /// Takes an entry in that was not applied yet, whether or not it was ever agreed on.
+    pub(crate) fn take(&mut self, entry: Entry) {
+        if self.last.is_none_or(|last| entry.log_id.index > last.index) {
+            self.apply(entry.log_id, entry.payload);
+        }
+    }
+
+    /// The same records under other members.
+    pub(crate) fn begin_anew(&mut self, members: Membership, lift: u64) {
+        self.membership = members;
+        self.records.lift(lift);
+    }
+
     fn apply(
         &mut self,
         log_id: LogId,

@@ -64,6 +64,9 @@ async fn talk(
             Ask::Control(ControlAsk::Replace { forwarded: false, .. }) if caller != Caller::Operator => {
                 Err("only the operator may replace a voter".into())
             }
+            Ask::Control(ControlAsk::Recover) if caller != Caller::Operator => {
+                Err("only the operator may let a control server begin anew".into())
+            }
             Ask::Control(ask) => core.answer(ask).await,
             other => Err(format!("this is a control server, which knows nothing of {other:?}")),
         };

@@ -87,6 +87,11 @@ impl Store {
         Ok(took[MEASURED / 2])
     }
 
+    /// What is in the log now.
+    pub(crate) fn copy(&self) -> Content {
+        self.content().clone()
+    }
+
     async fn make(&self, steps: Vec<Step>) -> io::Result<()> {
         self.make_all(steps, false).await
     }

@@ -4,5 +4,6 @@
 mod cut;
 mod killed;
 mod members;
+mod recover;
 mod stage;
 mod storage;

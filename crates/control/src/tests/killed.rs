@@ -26,24 +26,29 @@ const CHILD: &str = "DOLMEN_TEST_CONTROL";
 #[tokio::test]
 async fn server_process() {
     let Ok(what) = std::env::var(CHILD) else { return };
-    let (number, folder) = what.split_once(' ').unwrap();
-    let stage = Stage::again(BLOCK, MACHINES, Path::new(folder));
-    let _running = stage.start(number.parse().unwrap()).await;
-    let gone = || std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
-    tokio::task::spawn_blocking(gone).await.unwrap().unwrap();
+    let [block, number, folder] = what.splitn(3, ' ').collect::<Vec<_>>()[..] else { panic!("{what}") };
+    let stage = Stage::again(block.parse().unwrap(), MACHINES, Path::new(folder));
+    let mut running = stage.start(number.parse().unwrap()).await;
+    // A thread, since the runtime would wait for a blocking task.
+    let (sender, gone) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || sender.send(std::io::copy(&mut std::io::stdin(), &mut std::io::sink())));
+    tokio::select! {
+        _ = gone => {}
+        because = &mut running.keeping => println!("{because:?}"),
+    }
 }
 
-fn spawn(stage: &Stage, number: usize) -> Child {
+pub fn spawn(stage: &Stage, number: usize) -> Child {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "tests::killed::server_process", "--nocapture"]);
-    command.env(CHILD, format!("{number} {}", stage.folder.display()));
+    command.env(CHILD, format!("{} {number} {}", stage.block, stage.folder.display()));
     command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap()
 }
 
-struct Children(Vec<Child>);
+pub struct Children(pub Vec<Child>);
 
 impl Children {
-    fn kill(&mut self, index: usize) {
+    pub fn kill(&mut self, index: usize) {
         self.0[index].kill().unwrap();
         self.0[index].wait().unwrap();
     }
@@ -56,7 +61,7 @@ impl Drop for Children {
 }
 
 /// The number of the server that says that it leads.
-async fn leader(stage: &Stage) -> usize {
+pub async fn leader(stage: &Stage) -> usize {
     let end = Instant::now() + DEADLINE;
     loop {
         for number in 1..=MACHINES {

@@ -22,6 +22,7 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 pub struct Stage {
     pub plan: Plan,
     pub folder: PathBuf,
+    pub block: u8,
     owner: bool,
 }
 
@@ -30,7 +31,7 @@ impl Stage {
     pub fn new(block: u8, machines: usize) -> Self {
         let folder = std::env::temp_dir().join(format!("dolmen-control-{block}-{}", std::process::id()));
         std::fs::create_dir_all(folder.join("authority")).unwrap();
-        let stage = Self { plan: plan(block, machines), folder, owner: true };
+        let stage = Self { plan: plan(block, machines), folder, block, owner: true };
         let authority = Authority::open(&stage.folder.join("authority")).unwrap();
         for server in stage.plan.role(Role::Control) {
             std::fs::create_dir_all(stage.folder.join(&server.machine)).unwrap();
@@ -41,7 +42,7 @@ impl Stage {
 
     /// The same site, in a process that a test started.
     pub fn again(block: u8, machines: usize, folder: &Path) -> Self {
-        Self { plan: plan(block, machines), folder: folder.to_owned(), owner: false }
+        Self { plan: plan(block, machines), folder: folder.to_owned(), block, owner: false }
     }
 
     pub fn identity(&self, machine: &str) -> Identity {
@@ -117,7 +118,7 @@ pub fn name(number: usize) -> String {
 pub struct Running {
     pub core: Arc<Core>,
     serving: JoinHandle<()>,
-    keeping: JoinHandle<String>,
+    pub keeping: JoinHandle<String>,
 }
 
 impl Running {

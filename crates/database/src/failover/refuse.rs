@@ -30,6 +30,7 @@ pub(super) fn refuse(seen: &Seen) -> Option<String> {
                 .or_else(|| known(stamped).map(|known| of(" that was here before", known)))
                 .or_else(|| upstream(seen, *is))
                 .or_else(|| unrecorded(seen, *standby))
+                .or_else(|| beyond(seen, view?))
         }
     }
 }
@@ -81,6 +82,22 @@ fn unrecorded(seen: &Seen, standby: bool) -> Option<String> {
         ),
         None => None,
     }
+}
+
+/// Data of an epoch that the record has never heard of: control was recovered from the state of a voter that had not
+/// heard of it. What of it was acknowledged only a person can know.
+fn beyond(seen: &Seen, view: View) -> Option<String> {
+    let (stamp, group) = (seen.stamp?, view.group);
+    let (newest, me) = (stamp.confirmed.max(stamp.following), &seen.me);
+    let decided = group.reinit.contains(me) || group.force.as_ref() == Some(me);
+    (newest > group.epoch && !decided).then(|| {
+        format!(
+            "the data here is of epoch {newest}, but control knows of none after {}, so it has forgotten a failover: \
+             `dolmen switchover --force {me}` lets this data count, `dolmen database reinit {me}` copies that of \
+             {}; it is left untouched",
+            group.epoch, group.holder
+        )
+    })
 }
 
 fn list(majors: &[u32]) -> String {

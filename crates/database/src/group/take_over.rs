@@ -25,7 +25,8 @@ impl Group {
     ) -> Result<(), Refusal> {
         let right = self.right(server, position)?;
         self.synchronous = self.inherited(server, &right);
-        self.epoch += 1;
+        // A recovered record may be older than the data of whom the operator forces.
+        self.epoch = self.epoch.max(position.epoch) + 1;
         self.remember(Promotion {
             epoch: self.epoch,
             server: server.to_owned(),

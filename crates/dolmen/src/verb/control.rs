@@ -1,4 +1,5 @@
-//! `dolmen control`: who keeps the machines agreed, and `replace` for a voter that died for good.
+//! `dolmen control`: who keeps the machines agreed, `replace` for a voter that died for good, and `recover` for when
+//! most of them did.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -33,6 +34,14 @@ enum Order {
         /// The one that votes instead; the same one, when it came back with an empty disk
         new: Option<String>,
     },
+    /// Begin anew from the state of one voter, when most of the others are lost for good
+    Recover {
+        /// The voter whose state counts from then on; otherwise the one that knows most of those that answer
+        server: Option<String>,
+        /// Say that the lost voters will never come back, and that what only they knew may be lost
+        #[arg(long)]
+        accept_loss: bool,
+    },
 }
 
 impl Control {
@@ -46,6 +55,10 @@ impl Control {
         }
         match self.order {
             None => wait(show(&site)),
+            Some(Order::Recover { server, accept_loss }) => {
+                server.iter().try_for_each(|server| site.machine_of(server).map(drop))?;
+                wait(recover(&site, server, accept_loss))
+            }
             Some(Order::Replace { old, new }) => {
                 let new = new.unwrap_or_else(|| old.clone());
                 [&old, &new].into_iter().try_for_each(|server| site.machine_of(server).map(drop))?;
@@ -104,6 +117,53 @@ async fn replace(site: &Site, old: String, new: String) -> Result<ExitCode, Fail
         }
     }
     Err(last)
+}
+
+/// Lets one voter begin anew; without the flag only says what that would mean.
+async fn recover(site: &Site, server: Option<String>, accept_loss: bool) -> Result<ExitCode, Failure> {
+    let server = match server {
+        Some(server) => server,
+        None => knows_most(site).await?,
+    };
+    if !accept_loss {
+        return Err(Failure::mistake(format!(
+            "{server} would begin anew as the only voter, with what it knows. What the lost voters agreed on without \
+             it is lost: a failover, a release or a plan of their last moments may be forgotten, and a database \
+             server that knows of it then waits for you. If the lost ones ever come back with their old state, there \
+             are two controls and may be two primaries: destroy their folders first; nothing was changed\n\
+             hint: `dolmen control recover {server} --accept-loss` does it"
+        )));
+    }
+    let found = site.plan.role(Role::Control).find(|found| found.name == server);
+    let found = found.ok_or_else(|| Failure::mistake(format!("{server} is no control server")))?;
+    match ask(&site.identity, &site.plan.site, found, ControlAsk::Recover, REPLACE).await {
+        Ok(ControlAnswer::Done) => {
+            out::line(&format!(
+                "{server} begins anew as the only voter; its old state is kept beside it, and the others are taken in \
+                 as they come: `dolmen control` shows them"
+            ));
+            Ok(ExitCode::SUCCESS)
+        }
+        Ok(other) => Err(Failure::failed(format!("{server} answered {other:?}"))),
+        Err(error) => Err(Failure::failed(error)),
+    }
+}
+
+/// Of the control servers that answer and belong to a cluster.
+async fn knows_most(site: &Site) -> Result<String, Failure> {
+    let mut most: Option<MembersReport> = None;
+    for server in site.plan.role(Role::Control) {
+        let asked = ask(&site.identity, &site.plan.site, server, ControlAsk::Members, ANSWER).await;
+        if let Ok(ControlAnswer::Members(report)) = asked
+            && !report.members.is_empty()
+            && most.as_ref().is_none_or(|most| (report.term, report.log) > (most.term, most.log))
+        {
+            most = Some(report);
+        }
+    }
+    let none =
+        || Failure::failed("no control server that answers has any state: there is nothing to recover from");
+    most.map(|report| report.server).ok_or_else(none)
 }
 
 /// Asks one control server of this site.

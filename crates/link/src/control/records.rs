@@ -80,6 +80,11 @@ impl Records {
         self.0.iter().map(|(key, held)| (key.as_str(), &held.record))
     }
 
+    /// Lifts every version, so that each is later than any that was seen before.
+    pub fn lift(&mut self, by: u64) {
+        self.0.values_mut().for_each(|held| held.record.version += by);
+    }
+
     pub fn apply(&mut self, change: Change) -> Outcome {
         let held = self.0.get(&change.key);
         let version = held.map_or(ABSENT, |held| held.record.version);

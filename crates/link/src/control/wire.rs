@@ -52,6 +52,9 @@ pub enum ControlAsk {
         new: String,
         forwarded: bool,
     },
+    /// Operator only: most voters are lost for good, so this server begins anew, as the only voter, with what it
+    /// knows. It ends to do so, and is started again by its agent.
+    Recover,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
