@@ -15,7 +15,9 @@ main() {
     # The tests run these programs; nextest itself builds only those of the package under test.
     check cargo build --workspace --bins --locked
     # The engine reads in two ways. Below, it is the one that this kernel allows: io_uring, on most.
-    check env DOLMEN_IO=epoll cargo nextest run --locked --no-fail-fast -p relay -p balancer -p web
+    # Of the whole workspace, since `-p` would build all dependencies once more, with other features.
+    check env DOLMEN_IO=epoll cargo nextest run --workspace --locked --no-fail-fast \
+        -E 'package(relay) | package(balancer) | package(web)'
     say cargo nextest run --workspace
     cargo nextest run --workspace --locked --no-fail-fast --color never 2>&1 | tee "$log"
     conclude "${PIPESTATUS[0]}" "$log"

@@ -6,7 +6,9 @@
 //! each, since time namespaces do not move the wall clock, and nothing here reads it for a decision; F24 is
 //! a postgres that hangs as a whole, since no device here can be made to stall; F25 (a slow fdatasync) for the
 //! same reason; F27, F29 and F33 are tests of the gate and of PostgreSQL's settings in `crates/database`;
-//! the moments inside of a take-over that F17 means are hit by the simulation, here only by chance.
+//! the moments inside of a take-over that F17 means are hit by the simulation, here only by chance. Still without a line:
+//! a full disk (F23), a machine short of memory and time (F26), a delay of packets (of F21 there is the loss), and a
+//! random mix (F35).
 
 #![allow(clippy::unwrap_used)] // a test
 

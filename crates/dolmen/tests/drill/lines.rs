@@ -60,7 +60,8 @@ pub const LONG: &[Line] = &[
         &[Stop(Primary, Machine), Hold(10.0), Continue(Primary)],
         Moves(15.0),
     ),
-    line("F7", "guard stopped", &[Stop(Primary, Guard)], Goes(15.0)),
+    // The manager misses it after 2 s.
+    line("F7", "guard stopped", &[Stop(Primary, Guard), Hold(4.0)], Goes(15.0)),
     line("F7", "guard killed", &[Kill(Primary, Guard)], Goes(15.0)),
     line("F7", "manager and guard killed", &[Kill(Primary, ManagerAndGuard)], Goes(15.0)),
     line(
