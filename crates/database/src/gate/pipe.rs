@@ -76,6 +76,10 @@ pub(crate) async fn pipe(
             tracing::warn!("a wait for the replicas was cancelled on {name}: cut before the success");
             pump.say(&refuse::error_response(Code::OutcomeUnknown, refuse::UNCONFIRMED));
         }
+        End::Peers(Ok(Ended::ByStandby)) => {
+            gate.counters.refused.add();
+            pump.say(&refuse::error_response(Code::CannotConnectNow, refuse::STANDBY));
+        }
         End::Cut => {
             gate.counters.cut.add();
             let why = format!("the way to {name} has ended: {}", gate.targets());

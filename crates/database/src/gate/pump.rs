@@ -24,6 +24,8 @@ pub(crate) enum Ended {
     ByServer,
     /// A commit was not confirmed by the replicas; the client has everything up to the warning.
     Unconfirmed,
+    /// It is a standby, where only a primary will do.
+    ByStandby,
 }
 
 /// `F` keeps the session's key, as soon as there is one and before the client has it.
@@ -36,7 +38,8 @@ pub(crate) struct Pump<F> {
     kept: Option<Kept>,
     up: Way,
     down: Way,
-    unconfirmed: bool,
+    /// Nothing more of the server's may reach the client, because of this.
+    stopped: Option<Ended>,
 }
 
 /// One direction.
@@ -63,7 +66,7 @@ impl<F: Fn(&[u8]) -> Kept + Unpin> Pump<F> {
         keep: F,
     ) -> io::Result<Self> {
         let (up, down) = (Way::default(), Way::default());
-        let mut pump = Self { client, server, conversation, keep, kept: None, up, down, unconfirmed: false };
+        let mut pump = Self { client, server, conversation, keep, kept: None, up, down, stopped: None };
         pump.down.buffer = answer;
         pump.read_answer()?;
         Ok(pump)
@@ -101,7 +104,7 @@ impl<F: Fn(&[u8]) -> Kept + Unpin> Pump<F> {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Ended>> {
         let down = self.poll_down(context)?;
         if down.is_ready() {
-            return Poll::Ready(Ok(if self.unconfirmed { Ended::Unconfirmed } else { Ended::ByServer }));
+            return Poll::Ready(Ok(self.stopped.unwrap_or(Ended::ByServer)));
         }
         // When the client ends, the server ends soon after.
         let _ = self.poll_up(context)?;
@@ -124,7 +127,7 @@ impl<F: Fn(&[u8]) -> Kept + Unpin> Pump<F> {
     fn poll_down(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             ready!(self.down.flush(&mut self.client, context))?;
-            if self.unconfirmed || self.down.ended {
+            if self.stopped.is_some() || self.down.ended {
                 return Poll::Ready(Ok(()));
             }
             ready!(self.down.fill(&mut self.server, context))?;
@@ -139,7 +142,8 @@ impl<F: Fn(&[u8]) -> Kept + Unpin> Pump<F> {
         let stop = stop.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         if let Some(stop) = stop {
             self.down.buffer.truncate(stop);
-            self.unconfirmed = true;
+            let is_standby = conversation.answers.is_standby();
+            self.stopped = Some(if is_standby { Ended::ByStandby } else { Ended::Unconfirmed });
         }
         if self.kept.is_none() {
             self.kept = conversation.answers.key().map(&self.keep);

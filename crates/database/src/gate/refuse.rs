@@ -28,6 +28,10 @@ pub(crate) enum Code {
 pub(crate) const UNCONFIRMED: &str =
     "the wait for the replicas was cancelled: the transaction is on the primary alone and may yet be lost";
 
+/// Said at the read-write address for a server that was the primary and is none now.
+pub(crate) const STANDBY: &str =
+    "the server that was the primary is a standby now, and there is no other yet; connect again";
+
 impl Code {
     fn text(self) -> &'static str {
         match self {

@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 
 use super::reach::reach;
 use super::refuse::{Code, refuse};
-use super::targets::{Target, Targets};
+use super::targets::{Route, Target, Targets};
 use super::wire::Conversation;
 use super::wire::opening::{self, Opening};
 use super::{Gate, pipe, sockets};
@@ -69,7 +69,12 @@ async fn admit(gate: &Gate, kind: Kind, mut client: TcpStream) -> std::io::Resul
             }
         };
         if !(matches!(opening, Opening::Encrypt(_)) && reached.answer == b"N") {
-            let conversation = matches!(opening, Opening::Startup(_)).then(Conversation::default);
+            let conversation = matches!(opening, Opening::Startup(_)).then(|| match &reached.route {
+                Route::Primary(primary) if kind == Kind::ReadWrite && primary.target.is_ours() => {
+                    Conversation::with_primary()
+                }
+                Route::Primary(_) | Route::Replica(_) => Conversation::default(),
+            });
             return pipe::pipe(gate, kind, client, reached, conversation).await;
         }
         client.write_all(&reached.answer).await?;

@@ -77,6 +77,13 @@ pub(crate) struct Says {
     pub(crate) because: String,
 }
 
+impl Target {
+    /// Whether it is one of the site's own servers, whose roles control knows.
+    pub(crate) fn is_ours(&self) -> bool {
+        matches!(self.address, Address::Ours(_))
+    }
+}
+
 impl Route {
     pub(crate) fn target(&self) -> &Target {
         match self {

@@ -131,6 +131,26 @@ async fn nobody() -> SocketAddr {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap()
 }
 
+/// The same, and that it is a standby.
+const STANDBY: &[u8] = b"R\0\0\0\x08\0\0\0\0S\0\0\0\x16in_hot_standby\0on\0";
+
+#[tokio::test]
+async fn a_primary_that_has_become_a_standby_shows_nothing_at_the_read_write_address() {
+    let (primary, _heard) = server(vec![STANDBY]).await;
+    let bench = bench(primary, &[], limits());
+    let mut client = connect(&bench, Kind::ReadWrite).await;
+    client.write_all(&STARTUP).await.unwrap();
+    says(&mut client, STANDBY).await;
+    let (code, message) = refusal(&mut client).await;
+    assert_eq!(code, "57P03");
+    assert!(message.contains("is a standby now"), "{message}");
+    let mut reader = connect(&bench, Kind::ReadOnly).await;
+    reader.write_all(&STARTUP).await.unwrap();
+    says(&mut reader, STANDBY).await;
+    reader.write_all(b"rows").await.unwrap();
+    says(&mut reader, b"rows").await;
+}
+
 #[tokio::test]
 async fn bytes_pass_both_ways_and_an_end_is_passed_on() {
     let (primary, mut heard) = server(vec![]).await;

@@ -2,7 +2,7 @@
 //!
 //! After the start-up message both sides send messages of one shape: a letter, a length, a body. A gate looks
 //! at the letters and skips the bodies, so that a large result costs it nothing but one look for each message;
-//! of three small bodies ([`answers`]) it reads what it needs. Nothing here holds more than a key of 256 bytes,
+//! of four small bodies ([`answers`]) it reads what it needs. Nothing here holds more than a key of 256 bytes,
 //! whatever length a message claims, and nothing here changes a byte of what passes.
 //!
 //! PostgreSQL manual, sections 55.2 (flow) and 55.7 (formats).
@@ -95,6 +95,11 @@ pub struct Conversation {
 }
 
 impl Conversation {
+    /// With a server that is to take writes.
+    pub fn with_primary() -> Self {
+        Self { answers: Answers::of_primary(), ..Self::default() }
+    }
+
     /// Whether nothing is under way: the server waits for the next statement outside of a transaction, and the
     /// client has begun none. False when in doubt.
     pub fn idle(&self) -> bool {
