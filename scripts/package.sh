@@ -18,7 +18,7 @@ main() {
     root=$work/root
     install -D -m 755 "$binary" "$root/usr/bin/dolmen"
     install -D -m 644 packaging/dolmen@.service "$root/lib/systemd/system/dolmen@.service"
-    for page in README.md CHANGELOG.md docs/machines.md LICENSE-APACHE LICENSE-MIT; do
+    for page in README.md CHANGELOG.md docs/machines.md docs/upgrade.md LICENSE-APACHE LICENSE-MIT; do
         install -D -m 644 "$page" "$root/usr/share/doc/dolmen/$(basename "$page")"
     done
     control

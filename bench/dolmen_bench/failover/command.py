@@ -5,7 +5,7 @@ import json
 import statistics
 import sys
 
-from .. import binary, machine, packages
+from .. import binary, install, machine, packages
 from ..trouble import Mistake, Trouble
 from . import faults, machines
 from .dolmen import Dolmen
@@ -64,7 +64,7 @@ def _measure(arguments):
     if unknown := set(chosen) - set(faults.ALL):
         raise Mistake(f"there is no fault {', '.join(sorted(unknown))}; there are {', '.join(faults.ALL)}")
     packages.DEBIAN.update({"nft": "nftables", "ip": "iproute2"})
-    packages.require(["nft", "ip"])
+    install.require(["nft", "ip"])
     try:
         from .writer import Writer  # pylint: disable=import-outside-toplevel
     except ImportError:

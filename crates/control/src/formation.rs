@@ -57,7 +57,10 @@ pub(crate) fn form(me: (&str, Node), voters: &[String], met: &BTreeMap<String, M
 pub(crate) fn to_vote(voters: &[String], members: &[MemberReport]) -> BTreeSet<Node> {
     let of = |voter: &str, votes| members.iter().find(|m| m.server == voter && m.votes == votes);
     let learners = voters.iter().filter(|voter| of(voter, true).is_none());
-    let mut next: Vec<Node> = learners.filter_map(|voter| of(voter, false)).map(|m| m.node).collect();
+    // One that never answered may be out of our reach, and would take the majority from those that run.
+    let answers = |member: &&MemberReport| member.log.is_some();
+    let next = learners.filter_map(|voter| of(voter, false)).filter(answers);
+    let mut next: Vec<Node> = next.map(|member| member.node).collect();
     let vote = members.iter().filter(|member| member.votes).count();
     if (vote + next.len()).is_multiple_of(2) {
         next.pop();
@@ -70,7 +73,7 @@ mod tests {
     use super::*;
 
     fn member(number: u64, votes: bool) -> MemberReport {
-        MemberReport { server: format!("control-{number}"), node: number * 10, votes, log: None }
+        MemberReport { server: format!("control-{number}"), node: number * 10, votes, log: Some(1) }
     }
 
     #[test]
@@ -80,6 +83,8 @@ mod tests {
         assert!(next(&[member(1, true), member(2, false)]).is_empty());
         assert_eq!(next(&[member(1, true), member(2, false), member(3, false)]), [20, 30]);
         assert_eq!(next(&[member(1, true), member(2, true), member(3, false)]), [30]);
+        let silent = MemberReport { log: None, ..member(3, false) };
+        assert!(next(&[member(1, true), member(2, false), silent]).is_empty(), "it never answered");
         let replaced = [member(1, true), member(2, false), member(3, true), member(4, true)];
         assert!(next(&replaced).is_empty(), "another one votes in its place");
         let wiped = [member(1, true), member(2, true), member(2, false), member(3, true)];

@@ -121,6 +121,8 @@ pub(crate) async fn act(manager: &mut Manager, action: Action) -> Result<(), Act
 async fn propose(manager: &mut Manager, command: &Command) {
     if matches!(command, Command::BeginHandover { .. }) {
         lead::write_before_handover(manager).await;
+        // The lease was renewed meanwhile, and a proposal on an older record would be refused, again and again.
+        manager.view.refresh().await;
     }
     if matches!(command, Command::Release { .. }) {
         manager.holder.give_up();

@@ -18,7 +18,7 @@ const TURN: Duration = Duration::from_millis(100);
 /// A guard that has not looked at its deadline for this long is taken for stopped.
 const SILENCE_NS: u64 = 2_000_000_000;
 
-/// How long a deadline may be seen to have passed without the guard having begun to end postgres.
+/// How long something may be seen to be wrong before the guard is killed.
 const LATE_NS: u64 = 250_000_000;
 
 const STACK: usize = 64 * 1024;
@@ -26,9 +26,9 @@ const STACK: usize = 64 * 1024;
 /// Until nobody holds the page any more.
 pub(super) fn begin(guard: OwnedFd, page: Weak<Page>) -> io::Result<()> {
     let watch = move || {
-        let mut late_since = None;
+        let mut since = None;
         while let Some(page) = page.upgrade() {
-            if let Some(why) = fault(&page, boottime_ns(), &mut late_since) {
+            if let Some(why) = fault(&page, boottime_ns(), &mut since) {
                 tracing::warn!("the guard of postgres {why}: both are killed");
                 if let Err(errno) = rustix::process::pidfd_send_signal(&guard, Signal::KILL) {
                     tracing::debug!("the guard took no signal: {errno}");
@@ -42,21 +42,21 @@ pub(super) fn begin(guard: OwnedFd, page: Weak<Page>) -> io::Result<()> {
     std::thread::Builder::new().name("sentry".into()).stack_size(STACK).spawn(watch).map(drop)
 }
 
-/// What is wrong with a guard. One that has begun to end postgres does what it can. The deadline may be moved into
-/// the past at once, so what counts is since when it has been seen there.
-fn fault(page: &Page, now_ns: u64, late_since: &mut Option<u64>) -> Option<&'static str> {
+/// What is wrong with a guard. One that has begun to end postgres does what it can. The deadline may be moved into the
+/// past at once, and a machine that was frozen as a whole lets us look before the guard could beat: so what counts is
+/// since when something has been seen to be wrong.
+fn fault(page: &Page, now_ns: u64, since: &mut Option<u64>) -> Option<&'static str> {
     if page.why().is_some() {
         return None;
     }
-    if now_ns.saturating_sub(page.heartbeat_ns()) > SILENCE_NS {
-        return Some("does not look at its deadline");
-    }
-    if now_ns < page.deadline_ns() {
-        *late_since = None;
+    let silent = now_ns.saturating_sub(page.heartbeat_ns()) > SILENCE_NS;
+    if !silent && now_ns < page.deadline_ns() {
+        *since = None;
         return None;
     }
-    let since = *late_since.get_or_insert(now_ns);
-    (now_ns - since > LATE_NS).then_some("has let its deadline pass")
+    let first = *since.get_or_insert(now_ns);
+    let what = if silent { "does not look at its deadline" } else { "has let its deadline pass" };
+    (now_ns - first > LATE_NS).then_some(what)
 }
 
 #[cfg(test)]
@@ -70,7 +70,10 @@ mod tests {
         let (begun, mut late) = (page.heartbeat_ns(), None);
         let mut check = |after_ns, expect| assert_eq!(fault(&page, begun + after_ns, &mut late), expect);
         check(SILENCE_NS, None);
-        check(SILENCE_NS + 1, Some("does not look at its deadline"));
+        check(SILENCE_NS + 1, None);
+        check(SILENCE_NS + 1 + LATE_NS, None);
+        check(SILENCE_NS + 2 + LATE_NS, Some("does not look at its deadline"));
+        check(0, None);
         page.set_deadline_ns(0);
         check(100, None);
         check(100 + LATE_NS, None);

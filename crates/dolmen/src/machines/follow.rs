@@ -173,8 +173,9 @@ impl Follower {
                 format!("it has format {}, and this dolmen reads {}", agreed.plan.format, plan::FORMAT);
             return Err(late("its plan", &because));
         }
-        self.open_vault(&agreed.plan).await.map_err(|error| late("its secrets", &error))?;
+        // The files take longer; secrets of a plan that is not in force would be given to whatever restarts meanwhile.
         let release = self.fetch(agreed).await.map_err(|because| late("its files", &because))?;
+        self.open_vault(&agreed.plan).await.map_err(|error| late("its secrets", &error))?;
         let in_force = InForce { plan: agreed.plan.clone(), release };
         self.state.put_in_force(&in_force).map_err(|error| late("this disk", &error))
     }

@@ -13,7 +13,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 use plan::Plan;
 use serde::{Deserialize, Serialize};
 
-use super::{StateError, account};
+use super::{InForce, StateError, account};
 
 /// Never part of a release: our own state, and what only a developer needs.
 const LEFT_OUT: [&str; 3] = [".dolmen", ".git", "target"];
@@ -119,7 +119,9 @@ pub fn make(root: &Path, home: &Path, plan: &Plan, old: Option<&Release>) -> Res
     if last > 0 && fs::read_to_string(digest_file(root, last)).is_ok_and(|kept| kept == digest) {
         return Ok(at(root, last));
     }
-    let number = last + 1;
+    // Not one that a reload made which did not come into force: an agent may be at it.
+    let newest = ReleaseStore::new(root).numbers().last().copied().unwrap_or(0);
+    let number = newest.max(last) + 1;
     let release = at(root, number);
     let static_files = plan.web.as_ref().and_then(|web| web.root.as_deref());
     let error_pages = plan.balancer.as_ref().and_then(|balancer| balancer.error_pages.as_deref());
@@ -129,9 +131,13 @@ pub fn make(root: &Path, home: &Path, plan: &Plan, old: Option<&Release>) -> Res
     Ok(release)
 }
 
-/// Removes releases that are too old to be kept beside this one.
+/// Removes releases that are too old to be kept beside this one. The one in force stays, however old its number is:
+/// files that came back to what they were before have their old number again.
 fn forget(root: &Path, newest: u32) -> io::Result<()> {
-    (1..(newest + 1).saturating_sub(KEPT)).try_for_each(|old| remove(&at(root, old)))
+    let in_force: Option<InForce> = link::disk::read_json(&root.join("plan.json"))?;
+    let in_force = in_force.and_then(|in_force| in_force.release.number);
+    let mut too_old = (1..(newest + 1).saturating_sub(KEPT)).filter(|old| Some(*old) != in_force);
+    too_old.try_for_each(|old| remove(&at(root, old)))
 }
 
 fn digest_file(root: &Path, number: u32) -> PathBuf {

@@ -44,6 +44,11 @@ enum Order {
     },
 }
 
+/// A failover that the voter has not heard of would have its epoch given out a second time, to another history.
+const NOT_WITH_A_DATABASE: &str = "a site with its own database cannot be recovered by this yet: what one voter knows may be older \
+    than the last failover, and acknowledged data would be lost with it\n\
+    hint: bring a majority of the voters back; their state is in the folders of the control servers";
+
 impl Control {
     pub fn run(self, home: &Home) -> Result<ExitCode, Failure> {
         let site = Site::open(home)?;
@@ -55,6 +60,9 @@ impl Control {
         }
         match self.order {
             None => wait(show(&site)),
+            Some(Order::Recover { .. }) if site.plan.role(Role::Database).next().is_some() => {
+                Err(Failure::mistake(NOT_WITH_A_DATABASE))
+            }
             Some(Order::Recover { server, accept_loss }) => {
                 server.iter().try_for_each(|server| site.machine_of(server).map(drop))?;
                 wait(recover(&site, server, accept_loss))

@@ -92,6 +92,11 @@ fn note_name(name: &Written<String>, notes: &Notes) {
         let hint = "small letters, digits and hyphens: `alpha`, `web-host-1`";
         notes.note(Mistake::at(name.span.clone(), message).hint(hint));
     }
+    if name.value == "operator" {
+        let message = "no machine may be named `operator`".to_owned();
+        let hint = "its certificate would be that of whoever gives the orders: choose another name";
+        notes.note(Mistake::at(name.span.clone(), message).hint(hint));
+    }
     if is_server_name(&name.value) {
         let message = format!("the machine `{}` is named like a server", name.value);
         let hint = "`dolmen kill web-1` must not be in doubt: choose a name without a role and a number";

@@ -74,6 +74,10 @@ impl Servant {
             Role::Database => answer(reply, self.renew(pid)),
             Role::Control | Role::Monitor => self.restart(now_ms, reply, around, record),
             _ if self.life.serving().is_none() => self.restart(now_ms, reply, around, record),
+            // Which half of the board is whose is told by the workers that are ready.
+            Role::App if around.board.as_ref().is_none_or(|board| board.ready() == 0) => {
+                self.restart(now_ms, reply, around, record);
+            }
             _ if self.retired.len() >= RETIRED => {
                 let because = format!(
                     "{name} has {RETIRED} earlier processes that still finish what they began ({}); \
