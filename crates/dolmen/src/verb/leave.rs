@@ -1,15 +1,22 @@
 //! `dolmen leave MACHINE`: a machine belongs to the site no longer: its key is revoked everywhere.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use link::api::{Fingerprint, Sealed};
 use link::control::{Client, ControlError, REVOKED};
+use plan::Role;
+use tokio::time::{Instant, sleep};
 
 use super::{Site, wait};
 use crate::failure::Failure;
 use crate::machines::agreed::{self, AgreedError, MACHINES, Machines, Member, Vault};
 use crate::out;
 use crate::site::Home;
+
+/// How long control may be without a leader, and how soon it is asked again.
+const PATIENCE: Duration = Duration::from_secs(10);
+const AGAIN: Duration = Duration::from_millis(200);
 
 #[derive(Debug, clap::Args)]
 pub struct Leave {
@@ -48,7 +55,10 @@ impl Leave {
 
 /// Its key is revoked first, so that a command that is killed in between has at least done that.
 async fn leave(site: &Site, machine: &str) -> Result<(), Failure> {
-    let client = Client::new(site.identity.clone(), &site.plan, "");
+    // Not by the control server of that machine, which is nobody's to ask once its key is revoked.
+    let mut plan = site.plan.clone();
+    plan.servers.retain(|server| server.role != Role::Control || server.machine != machine);
+    let client = Client::new(site.identity.clone(), &plan, "");
     let (_, machines) = read::<Machines>(&client, MACHINES).await?;
     let Some(Member { key, sealing_key }) = machines.unwrap_or_default().machines.remove(machine) else {
         return Err(Failure::mistake(format!("no machine named {machine} has joined {}", site.plan.site)));
@@ -62,28 +72,48 @@ async fn leave(site: &Site, machine: &str) -> Result<(), Failure> {
     change::<Machines>(&client, MACHINES, |machines| drop(machines.machines.remove(machine))).await?;
     let purpose = agreed::purpose(&site.plan.site, machine);
     let empty = Sealed::new(&sealing_key, &purpose, &Vault::default()).map_err(Failure::failed)?;
-    agreed::put_vault(&client, machine, &empty).await.map_err(Failure::failed)
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match agreed::put_vault(&client, machine, &empty).await {
+            Err(error) if will_pass(&error) && Instant::now() < deadline => sleep(AGAIN).await,
+            other => return other.map_err(Failure::failed),
+        }
+    }
+}
+
+/// The machine that leaves may have control's leader; the others elect another one.
+fn will_pass(error: &AgreedError) -> bool {
+    matches!(error, AgreedError::Control(ControlError::Unavailable(_) | ControlError::Unknown(_)))
 }
 
 async fn read<T: serde::de::DeserializeOwned>(
     client: &Client,
     key: &str,
 ) -> Result<(u64, Option<T>), Failure> {
-    agreed::read(client, key).await.map_err(Failure::failed)
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match agreed::read(client, key).await {
+            Err(error) if will_pass(&error) && Instant::now() < deadline => sleep(AGAIN).await,
+            other => return other.map_err(Failure::failed),
+        }
+    }
 }
 
-/// Changes a record, again when somebody else was faster.
+/// Changes a record, again when somebody else was faster or nobody knows whether it was changed: once or twice is the
+/// same.
 async fn change<T: serde::de::DeserializeOwned + serde::Serialize + Default>(
     client: &Client,
     key: &str,
     change: impl Fn(&mut T),
 ) -> Result<(), Failure> {
+    let deadline = Instant::now() + PATIENCE;
     loop {
         let (version, value) = read::<T>(client, key).await?;
         let mut value = value.unwrap_or_default();
         change(&mut value);
         match agreed::propose(client, key, version, &value).await {
             Err(AgreedError::Control(ControlError::Changed(_))) => {}
+            Err(error) if will_pass(&error) && Instant::now() < deadline => sleep(AGAIN).await,
             other => return other.map(drop).map_err(Failure::failed),
         }
     }
