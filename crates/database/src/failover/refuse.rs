@@ -72,7 +72,7 @@ fn unrecorded(seen: &Seen, standby: bool) -> Option<String> {
     match seen.stamp {
         Some(stamp) => Some(format!(
             "control has no record of the database, but the data here is of epoch {}: control has lost its \
-             state: bring its folder back, or see `dolmen control recover`; the data is left untouched",
+             state: bring the folders of its servers back; the data is left untouched",
             stamp.confirmed.max(stamp.following)
         )),
         None if first && standby => Some(
