@@ -206,9 +206,8 @@ pub const RING_BUFFERS: u16 = 64;
 /// processor's cache from the last time.
 pub const LENT_BYTES: usize = 8 * 1024 + COLOUR_BYTES;
 
-/// How long a busy thread waits in io_uring before it waits in epoll. Other threads and timers of the runtime are
-/// heard late by this much.
-pub const RING_LINGER_US: u32 = 200;
+/// How long a busy thread waits in io_uring before it waits in epoll. Timers of the runtime may be late by this much.
+pub const RING_TICK_MS: u32 = 5;
 
 /// How long the kernel may take to end what it has under way when a ring is closed.
 pub const RING_END_MS: u32 = 500;

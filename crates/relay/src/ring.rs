@@ -6,11 +6,14 @@
 //! What is sent on is handed over in the same call that receives. Connecting, accepting, timers and answers of our
 //! own stay with the runtime and ordinary system calls.
 //!
-//! The runtime calls [`before_park`] when it has nothing to do: this hands all receives to the kernel, and waits a
-//! moment for one to end, which under load is nearly always sooner than the runtime would wait in epoll. While it
-//! does wait there, an eventfd wakes it (see [`Ring::attend`]).
+//! The runtime calls [`before_park`] when it has nothing to do: this hands all receives to the kernel, and while
+//! there is traffic it waits there for one to end. That wait is the ring's own, since a wait with a time limit, as
+//! the runtime's in epoll, has a timer set and taken back each time, which costs more than all else around it. The
+//! ring also looks after the runtime's epoll meanwhile, and a tick tells when nothing comes any more. Then the
+//! runtime waits in epoll as always, and an eventfd wakes it (see [`Ring::attend`]).
 #![allow(unsafe_code)] // what is handed to the kernel must stay valid until it is done
 
+mod epoll;
 pub(crate) mod provided;
 mod sockets;
 
@@ -18,11 +21,11 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 use std::net::TcpStream;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
+use io_uring::types::{CancelBuilder, Fd, Timespec};
 use io_uring::{IoUring, opcode, squeue};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
@@ -31,7 +34,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::buffer::{Buffer, Buffers, Memory};
-use crate::limits::{RING_COMPLETIONS, RING_END_MS, RING_LINGER_US, RING_SUBMISSIONS};
+use crate::limits::{RING_COMPLETIONS, RING_END_MS, RING_SUBMISSIONS, RING_TICK_MS};
 
 use provided::{GROUP, Provided};
 use sockets::{Inbox, Outbox, Sockets};
@@ -41,6 +44,9 @@ const ENTER_GETEVENTS: u32 = 1;
 
 /// io_uring_enter(2), IORING_OP_RECV: IORING_RECVSEND_POLL_FIRST.
 const RECEIVE_POLL_FIRST: u16 = 1;
+
+/// How long the thread waits in the ring while nothing comes.
+static TICK: Timespec = Timespec::new().nsec(RING_TICK_MS * 1_000_000);
 
 thread_local! {
     /// The ring of this thread: the runtime's hook may hold nothing that stays on its thread.
@@ -53,8 +59,16 @@ pub(crate) struct Ring {
     sockets: RefCell<Sockets>,
     provided: RefCell<Provided>,
     buffers: Rc<Buffers>,
+    /// Rings when something comes while the thread is parked in epoll.
+    bell: AsyncFd<OwnedFd>,
+    /// The runtime's epoll, in which it waits for all that does not go through the ring.
+    epoll: RawFd,
     /// Whether something came since the thread was last parked.
     is_busy: Cell<bool>,
+    /// Whether the kernel has the next tick.
+    ticks: Cell<bool>,
+    /// Whether the kernel tells when there is something in the runtime's epoll.
+    watches_epoll: Cell<bool>,
 }
 
 impl fmt::Debug for Ring {
@@ -70,6 +84,8 @@ enum Operation {
     /// A send, or the wait until one is possible: a socket has only one of them at a time.
     Send(u32),
     Cancel,
+    Tick,
+    Epoll,
 }
 
 impl Operation {
@@ -78,6 +94,8 @@ impl Operation {
             Operation::Receive(place) => u64::from(place),
             Operation::Send(place) => 1 << 32 | u64::from(place),
             Operation::Cancel => 2 << 32,
+            Operation::Tick => 3 << 32,
+            Operation::Epoll => 4 << 32,
         }
     }
 
@@ -85,7 +103,9 @@ impl Operation {
         match data >> 32 {
             0 => Operation::Receive(data as u32),
             1 => Operation::Send(data as u32),
-            _ => Operation::Cancel,
+            2 => Operation::Cancel,
+            3 => Operation::Tick,
+            _ => Operation::Epoll,
         }
     }
 }
@@ -99,7 +119,7 @@ pub(crate) fn before_park() {
 }
 
 impl Ring {
-    /// Makes the ring of this thread. An error says that the kernel is too old or forbids it.
+    /// Makes the ring of this thread, inside its runtime. An error says that the kernel is too old or forbids it.
     pub(crate) fn open(buffers: &Rc<Buffers>) -> io::Result<Rc<Self>> {
         let uring = IoUring::builder()
             .setup_single_issuer()
@@ -112,12 +132,20 @@ impl Ring {
             return Err(io::ErrorKind::Unsupported.into());
         }
         let provided = Provided::register(&uring.submitter(), buffers)?;
+        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        uring.submitter().register_eventfd(bell.as_raw_fd())?;
+        // SAFETY: an owned descriptor is open and the same for as long as it is owned.
+        let bell = unsafe { AsyncFd::register_with_interest(bell, Interest::READABLE) }?;
         let ring = Rc::new(Self {
             uring: RefCell::new(uring),
             sockets: RefCell::default(),
             provided: RefCell::new(provided),
             buffers: Rc::clone(buffers),
+            epoll: epoll::that_watches(bell.as_raw_fd())?,
+            bell,
             is_busy: Cell::new(false),
+            ticks: Cell::new(false),
+            watches_epoll: Cell::new(false),
         });
         HERE.with(|here| here.replace(Some(Rc::clone(&ring))));
         Ok(ring)
@@ -126,53 +154,65 @@ impl Ring {
     /// Looks at the ring when the kernel says that something came while the thread was parked. Ends only by being
     /// dropped.
     pub(crate) async fn attend(self: Rc<Self>) -> io::Result<()> {
-        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        self.uring.borrow().submitter().register_eventfd(bell.as_raw_fd())?;
-        // SAFETY: an owned descriptor is open and the same for as long as it is owned.
-        let bell = unsafe { AsyncFd::register_with_interest(bell, Interest::READABLE) }?;
         loop {
-            bell.readable().await?.clear_ready();
+            self.bell.readable().await?.clear_ready();
             self.uring.borrow_mut().completion().disable_eventfd();
-            self.turn(false);
+            self.turn();
         }
     }
 
     /// The last look before the thread is parked. The kernel rings the bell only for a thread that it finds parked.
     fn park(&self) {
-        if self.is_busy.replace(false) {
-            self.turn(true);
-        }
-        if !self.is_busy.get() {
-            self.uring.borrow_mut().completion().enable_eventfd();
-            // What came before the bell was there is not rung for.
-            self.turn(false);
+        let lingers = self.is_busy.replace(false) && !self.sockets.borrow().is_empty();
+        if lingers {
+            self.linger();
         }
         if self.is_busy.get() {
-            self.uring.borrow_mut().completion().disable_eventfd();
+            return;
         }
+        self.uring.borrow_mut().completion().enable_eventfd();
+        // What came before the bell was there is not rung for.
+        self.turn();
+        // The runtime has something to do, and then traffic is likely to go on.
+        let hears_the_runtime = lingers && !self.watches_epoll.get();
+        self.is_busy.set(self.is_busy.get() || hears_the_runtime);
     }
 
-    /// Hands over what was prepared and takes what has come, after a short wait if wanted.
-    pub(crate) fn turn(&self, lingers: bool) {
-        let wait = Timespec::new().nsec(RING_LINGER_US * 1000);
+    /// Hands over what was prepared, and waits until something has come, for the ring or in the runtime's epoll, or
+    /// it is time for a tick.
+    fn linger(&self) {
+        self.uring.borrow_mut().completion().disable_eventfd();
+        if !self.ticks.replace(true) {
+            self.push(opcode::Timeout::new(&TICK).build().user_data(Operation::Tick.to_user_data()));
+        }
+        if !self.watches_epoll.replace(true) {
+            let poll = opcode::PollAdd::new(Fd(self.epoll), libc::POLLIN as u32).build();
+            self.push(poll.user_data(Operation::Epoll.to_user_data()));
+        }
+        self.enter(1);
+        self.reap();
+    }
+
+    /// Hands over what was prepared and takes what has come.
+    pub(crate) fn turn(&self) {
+        self.enter(0);
+        self.reap();
+    }
+
+    /// Waits until there are so many completions.
+    fn enter(&self, wanted: u32) {
         let entered = {
             let mut uring = self.uring.borrow_mut();
-            let arguments = SubmitArgs::new().timespec(&wait);
-            if lingers && !self.sockets.borrow().is_empty() {
-                uring.submitter().submit_with_args(1, &arguments)
-            } else {
-                // What the kernel has put off is done only when events are asked for.
-                let count = uring.submission().len() as u32;
-                // SAFETY: no argument is passed, and only entries of the submission queue are submitted.
-                unsafe { uring.submitter().enter::<libc::sigset_t>(count, 0, ENTER_GETEVENTS, None) }
-            }
+            let count = uring.submission().len() as u32;
+            // What the kernel has put off is done only when events are asked for.
+            // SAFETY: no argument is passed, and only entries of the submission queue are submitted.
+            unsafe { uring.submitter().enter::<libc::sigset_t>(count, wanted, ENTER_GETEVENTS, None) }
         };
         if let Err(error) = entered
-            && !matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN))
+            && !matches!(error.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN))
         {
             tracing::error!("io_uring_enter failed: {error}");
         }
-        self.reap();
     }
 
     /// Takes all completions that the kernel has made known.
@@ -180,8 +220,10 @@ impl Ring {
         let mut hungry = Vec::new();
         loop {
             let Some(entry) = self.uring.borrow_mut().completion().next() else { break };
-            self.is_busy.set(true);
-            let waker = match Operation::of_user_data(entry.user_data()) {
+            let operation = Operation::of_user_data(entry.user_data());
+            let is_traffic = !matches!(operation, Operation::Tick | Operation::Epoll);
+            self.is_busy.set(is_traffic || self.is_busy.get());
+            let waker = match operation {
                 Operation::Receive(place) => {
                     let inbox = self.inbox(entry.result(), entry.flags());
                     self.sockets.borrow_mut().received(place, inbox).unwrap_or_else(|descriptor| {
@@ -191,6 +233,14 @@ impl Ring {
                 }
                 Operation::Send(place) => self.sockets.borrow_mut().sent(place, entry.result()),
                 Operation::Cancel => None,
+                Operation::Tick => {
+                    self.ticks.set(false);
+                    None
+                }
+                Operation::Epoll => {
+                    self.watches_epoll.set(false);
+                    None
+                }
             };
             if let Some(waker) = waker {
                 waker.wake();
@@ -433,7 +483,7 @@ impl Drop for Ring {
         {
             tracing::debug!("cannot cancel what a ring has under way: {error}");
         }
-        self.turn(false);
+        self.turn();
         if self.sockets.borrow().pending() > 0 {
             tracing::warn!("the kernel did not end all operations of a ring; their memory is not freed");
             self.provided.borrow_mut().forget();

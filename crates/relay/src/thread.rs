@@ -124,7 +124,7 @@ impl Thread {
     /// Lets other connections have their turn, and the kernel be heard.
     pub(crate) async fn give_way(&self) {
         if let Driver::Ring(ring) = &self.driver {
-            ring.turn(false);
+            ring.turn();
         }
         tokio::task::yield_now().await;
     }
