@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
 # Makes the Debian package: the binary, the unit, and the accounts that servers run under.
 #
-#   scripts/package.sh [BINARY [FOLDER]]     target/release/dolmen, into target/
+#   scripts/package.sh [BINARY [FOLDER]]     target/dist/dolmen, into target/
 #
 # The same files and time give the same package. DOLMEN_PACKAGE_COMPRESSION=none is for tests.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-binary=${1:-target/release/dolmen}
+binary=${1:-target/dist/dolmen}
 into=${2:-target}
 version=$(sed -nE 's/^version = "(.*)"/\1/p' Cargo.toml | head -n 1)
 
 main() {
-    [ -x "$binary" ] || fail "$binary is not there: cargo build --release --locked --bins"
+    [ -x "$binary" ] || fail "$binary is not there: cargo build --profile dist --locked --bins"
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT
     root=$work/root

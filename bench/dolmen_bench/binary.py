@@ -1,4 +1,4 @@
-"""The dolmen binary: the release build of this checkout, made when it is missing or older than its sources.
+"""The dolmen binary: what would be packaged of this checkout, made when it is missing or older than its sources.
 
 Also the two small programs of this folder, built beside it.
 """
@@ -21,9 +21,9 @@ def dolmen(given=None):
         if not os.access(path, os.X_OK):
             raise Mistake(f"{given} is not a program\nhint: --dolmen takes the path of a dolmen binary")
         return path
-    path = os.path.join(target(), "release", "dolmen")
+    path = os.path.join(target(), "dist", "dolmen")
     if _is_stale(path):
-        _build(["cargo", "build", "--release", "--bins", "--locked"])
+        _build(["cargo", "build", "--profile", "dist", "--bins", "--locked"])
         # Cargo leaves a binary alone that an edit did not change; then it is as good as new.
         os.utime(path)
     return path
