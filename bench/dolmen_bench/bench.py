@@ -11,6 +11,7 @@ from .sides.dolmen import ACCESS_LOG, Dolmen
 from .sides.floor import Floor
 from .sides.haproxy import HAProxy
 from .sides.nginx import Nginx
+from .trouble import Mistake
 
 CHECK_EVERY = "2s"
 # Without `on` a site has one machine, whose balancer checks the servers as the peers do.
@@ -127,6 +128,13 @@ class Bench:
         site = PATH_SITE.format(access_log=ACCESS_LOG[logging], every=CHECK_EVERY)
         settings = _settings(logging, "of web and worker")
         return Dolmen(self.place, self.dolmen, site, ["balancer", "web", "app"], settings, rounds.OURS)
+
+
+def some(sides):
+    """The sides of a case, unless there are none: not every side takes part in every case."""
+    if not sides:
+        raise Mistake("none of the sides asked for takes part in this case")
+    return sides
 
 
 def _settings(logging, check):

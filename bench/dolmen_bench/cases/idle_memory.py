@@ -7,6 +7,7 @@ import contextlib
 import time
 
 from .. import accounting, origin, rounds
+from ..bench import some
 from ..load.idle import Idle
 from ..trouble import Trouble
 
@@ -18,7 +19,7 @@ SETTLE_S = 12
 
 def run(bench):
     with contextlib.ExitStack() as stack:
-        sides = bench.balancers(origin.start(bench.place, stack))
+        sides = some(bench.balancers(origin.start(bench.place, stack)))
         return sides, rounds.in_turns(sides, bench.rounds, lambda side, _: _figures(bench, side), bench.say)
 
 

@@ -6,6 +6,7 @@ The rate is half of what the weakest side reached when it got as many requests a
 import contextlib
 
 from .. import accounting, origin, rounds
+from ..bench import some
 from ..load import paced, wrk
 
 SHARE_OF_SATURATION = 0.5
@@ -14,7 +15,7 @@ SATURATE_S = 3
 
 def run(bench):
     with contextlib.ExitStack() as stack:
-        sides = bench.balancers(origin.start(bench.place, stack))
+        sides = some(bench.balancers(origin.start(bench.place, stack)))
         rate = SHARE_OF_SATURATION * min(_saturation(bench, stack, side) for side in sides)
         bench.say(f"{rate:.0f} requests a second to each side")
         for side in sides:

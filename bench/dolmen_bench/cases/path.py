@@ -6,13 +6,14 @@ The worker answers at once and runs on the core of the load; its processor time 
 import contextlib
 
 from .. import origin, processes, worker
+from ..bench import some
 from . import throughput
 
 
 def run(bench):
     with contextlib.ExitStack() as stack:
         own = worker.start(bench.place, stack)
-        sides = bench.chains(own, origin.start(bench.place, stack))
+        sides = some(bench.chains(own, origin.start(bench.place, stack)))
         for side in sides:
             if side.name == "dolmen":
                 worker.put_into(side.folder)
