@@ -2,7 +2,8 @@
 //!
 //! The site runs a copy of the built binary; the newer program is another copy with some bytes more at its end, so
 //! that it is another file with another digest, and nothing else differs. It is put in the place of the first as a
-//! package manager does it, by a rename. `make drill` runs the same with more tunnels.
+//! package manager does it, by a rename. `make drill` runs the same with more tunnels. With the path of an older
+//! release in `DOLMEN_OLDER`, sites begin with that one.
 #![allow(clippy::unwrap_used)] // what a test lacks may end it
 
 use std::io::{Read, Write};
@@ -40,10 +41,11 @@ impl Program {
         self.0.join("dolmen")
     }
 
-    /// Puts the build of this number in its place.
+    /// Puts the build of this number in its place. That with number 0 may be an older release.
     fn put(&self, number: u32) {
         let new = self.0.join("new");
-        std::fs::copy(DOLMEN, &new).unwrap();
+        let older = std::env::var_os("DOLMEN_OLDER").filter(|_| number == 0);
+        std::fs::copy(older.as_deref().unwrap_or(DOLMEN.as_ref()), &new).unwrap();
         let mut file = std::fs::File::options().append(true).open(&new).unwrap();
         write!(file, "build {number}").unwrap();
         drop(file);
