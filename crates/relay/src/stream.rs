@@ -34,7 +34,10 @@ impl Driver {
     /// io_uring if it is wanted and the kernel allows it.
     pub(crate) fn open(wanted: Io, buffers: &Rc<Buffers>) -> Self {
         let ring = match wanted {
-            Io::Epoll => return Driver::Epoll,
+            Io::Epoll => {
+                tracing::info!("connections go through epoll, as DOLMEN_IO asks");
+                return Driver::Epoll;
+            }
             Io::Uring => Ring::open(buffers),
         };
         match ring {
@@ -43,7 +46,7 @@ impl Driver {
                 Driver::Ring(ring)
             }
             Err(error) => {
-                tracing::info!("connections go through epoll, since this kernel offers no io_uring: {error}");
+                tracing::info!("connections go through epoll, since there is no io_uring here: {error}");
                 Driver::Epoll
             }
         }
@@ -187,11 +190,25 @@ impl Stream {
 
     /// The same by asking the kernel, for requests that must not be sent twice.
     pub(crate) fn is_quiet_for_sure(&self) -> bool {
+        // What a ring has received meanwhile is no longer in the socket.
+        self.is_empty() && self.is_quiet()
+    }
+
+    /// Whether all that has come was taken out of the socket, as far as the kernel has told. Under epoll
+    /// [`Stream::is_quiet`] sees it: only a read that finds nothing lets it believe that there is nothing. A ring asks
+    /// for more first, and until that is answered nothing would tell.
+    pub(crate) fn is_drained(&self) -> bool {
+        match self {
+            Stream::Epoll(_) => true,
+            Stream::Ring(stream) => !stream.may_hold_more() || self.is_empty(),
+        }
+    }
+
+    /// Whether the socket holds nothing, not even the end.
+    fn is_empty(&self) -> bool {
         let mut byte = [0; 1];
         let peek = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-        let is_empty = matches!(rustix::net::recv(self, &mut byte[..], peek), Err(rustix::io::Errno::AGAIN));
-        // What a ring has received meanwhile is no longer in the socket.
-        is_empty && self.is_quiet()
+        matches!(rustix::net::recv(self, &mut byte[..], peek), Err(rustix::io::Errno::AGAIN))
     }
 
     /// Says that nothing more will be sent; reading goes on.

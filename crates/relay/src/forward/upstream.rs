@@ -110,10 +110,10 @@ impl Upstream {
     /// Puts it into the pool if it may serve again, unless something came after the answer: nobody knows whose
     /// that is. Otherwise closes it.
     pub(super) fn finish(mut self, thread: &Thread) {
-        let is_clean = self.buffer.is_empty();
+        let is_clean = self.buffer.is_empty() && self.is_reusable && self.stream.is_drained();
         self.buffer.consume(usize::MAX);
         self.buffer.rest(&thread.buffers);
-        if self.is_reusable && is_clean && !thread.draining.get() {
+        if is_clean && !thread.draining.get() {
             let limits = &thread.settings.limits;
             let until = thread.clock.after_ms(limits.pool_idle_ms);
             let route = (self.target, self.source);

@@ -56,7 +56,11 @@ impl Stream {
 
     /// Does what receives, unless the ring does or nothing has come.
     pub(super) fn when_readable(&self, receive: impl FnOnce() -> io::Result<usize>) -> io::Result<usize> {
-        if self.ring.leaves_more(self.place) { receive() } else { Err(io::ErrorKind::WouldBlock.into()) }
+        if self.may_hold_more() { receive() } else { Err(io::ErrorKind::WouldBlock.into()) }
+    }
+
+    pub(super) fn may_hold_more(&self) -> bool {
+        self.ring.leaves_more(self.place)
     }
 
     pub(super) fn may_have_sent(&self) -> bool {

@@ -225,6 +225,26 @@ fn a_second_answer_reaches_no_client() {
     }
 }
 
+/// The same after bodies of all lengths: those that are read, those that fill a buffer, those that are spliced.
+#[test]
+fn a_second_answer_after_a_long_one_reaches_no_client() {
+    let evil = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
+    let around = |length: usize| length - 300..length + 60;
+    let lengths = around(8 * 1024).chain(around(16 * 1024)).chain(around(32 * 1024)).step_by(4);
+    for length in lengths.chain([60_000, 100_000, 1_000_000]) {
+        let origin = hostile_first(move |stream| {
+            let body = "x".repeat(length);
+            let both = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}{evil}");
+            then_waits(&both)(stream)
+        });
+        let relay = Relay::to(&origin);
+        let mut client = Client::connect(&relay);
+        client.send(&format!("{GET}{GET}"));
+        assert!(client.answer().ends_with("xxx"), "{length}");
+        assert!(client.answer().ends_with("\r\n\r\nok"), "{length}: an answer to nobody was passed on");
+    }
+}
+
 #[test]
 fn a_server_that_never_answers_is_504() {
     for (name, text) in
