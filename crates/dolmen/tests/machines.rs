@@ -14,3 +14,5 @@ mod losing;
 mod package;
 #[path = "machines/stage.rs"]
 mod stage;
+#[path = "machines/upgrade.rs"]
+mod upgrade;
