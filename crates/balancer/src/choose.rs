@@ -24,6 +24,7 @@ use relay::{Cause, Fleet, RequestHead, Tried};
 
 use key::Key;
 use least_connections::{busy, least};
+use least_time::{Timed, ms};
 use load::{Load, Slot};
 use round_robin::RoundRobin;
 use sticky::Sticky;
@@ -67,6 +68,14 @@ pub enum Next<'a> {
     Nobody,
 }
 
+/// Why it gets none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Without {
+    Because(Cause),
+    /// There are other settings meanwhile, with which the request is to begin anew.
+    Changed,
+}
+
 impl Chooser {
     /// `seed` makes the lots of this balancer other ones than those of the next. `before`: what the same pool was
     /// until now. What is under way at servers that stay still counts, and so does whose turn it is.
@@ -91,8 +100,11 @@ impl Chooser {
             let old = servers.index_of(fleet.target(index))?;
             Some((before, old))
         };
-        let turns =
+        let gains =
             (0..fleet.len()).map(|index| kept(index).map_or(0, |(before, old)| before.turns().gain(old)));
+        let now = Instant::now();
+        let weights = (0..fleet.len()).map(|index| fleet.weight(index, now));
+        let turns = RoundRobin::going_on(gains, weights);
         let loads = (0..fleet.len()).map(|index| {
             kept(index).map_or_else(Arc::default, |(before, old)| Arc::clone(&before.loads[old]))
         });
@@ -101,7 +113,7 @@ impl Chooser {
             mode: pool.mode,
             key,
             sticky: pool.sticky.as_ref().map(|sticky| Sticky::new(&sticky.cookie, names())),
-            turns: Mutex::new(turns.collect()),
+            turns: Mutex::new(turns),
             loads: loads.collect(),
             queue,
             seeds: consistent::seeds(names()),
@@ -116,29 +128,36 @@ impl Chooser {
         fleet: &Fleet,
         tried: &Tried,
         asked: &Asked<'_>,
-    ) -> Option<Result<(usize, Slot<'_>), Cause>> {
+    ) -> Option<Result<(usize, Slot<'_>), Without>> {
         // Whoever waits goes before one that is new, but not before one that has waited and failed.
         if !self.queue.is_empty() && tried.is_empty() {
             return None;
         }
         match self.next(fleet, tried, asked) {
             Next::Server(index, slot) => Some(Ok((index, slot))),
-            Next::Nobody => Some(Err(Cause::NoServer)),
+            Next::Nobody => Some(Err(Without::Because(Cause::NoServer))),
             Next::Full => None,
         }
     }
 
-    /// A server for this request after a wait, one that was tried before or another.
-    pub async fn wait<'a>(&'a self, fleet: &Fleet, asked: &Asked<'_>) -> Result<(usize, Slot<'a>), Cause> {
+    /// A server for this request after a wait, one that was tried before or another. `waited`: for so long it did
+    /// already.
+    pub async fn wait<'a>(
+        &'a self,
+        fleet: &Fleet,
+        asked: &Asked<'_>,
+        waited: Duration,
+    ) -> Result<(usize, Slot<'a>), Without> {
         let attempt = || match self.next(fleet, &Tried::default(), asked) {
             Next::Server(index, slot) => Some(Some((index, slot))),
             Next::Nobody => Some(None),
             Next::Full => None,
         };
-        let got = match self.queue.wait(attempt).await {
-            Ok(got) => got.ok_or(Cause::NoServer),
-            Err(Turned::Full) => Err(Cause::QueueFull),
-            Err(Turned::Late) => Err(Cause::QueueLate),
+        let got = match self.queue.wait(waited, attempt).await {
+            Ok(got) => got.ok_or(Without::Because(Cause::NoServer)),
+            Err(Turned::Full) => Err(Without::Because(Cause::QueueFull)),
+            Err(Turned::Late) => Err(Without::Because(Cause::QueueLate)),
+            Err(Turned::Changed) => return Err(Without::Changed),
         };
         if (0..fleet.len()).any(|index| fleet.is_up(index) && self.has_room(fleet, index)) {
             self.queue.free();
@@ -205,7 +224,7 @@ impl Chooser {
             Algorithm::LeastConnections => least(&mut self.turns(), open, is_busy),
             Algorithm::RandomTwo => random_two::random_two(open, self.lot(), is_busy),
             Algorithm::LeastTime => {
-                let now_ms = self.ms(asked.now);
+                let now_ms = ms(self.began, asked.now);
                 least(&mut self.turns(), open, |index, weight| {
                     let load = &self.loads[index];
                     load.time.cost(load.outstanding(), weight, now_ms)
@@ -222,12 +241,11 @@ impl Chooser {
         }
     }
 
-    /// A server's answer began this long after it was asked.
-    pub fn answered(&self, index: usize, took: Duration, now: Instant) {
-        self.loads[index].time.observe(took.as_micros() as f32, self.ms(now));
+    /// Takes the time of a request that is sent to this server now, if that is of any use.
+    pub fn timed(&self, index: usize) -> Option<Timed<'_>> {
+        self.goes_by_time().then(|| Timed::new(&self.loads[index].time, self.began))
     }
 
-    /// Whether [`Chooser::answered`] is of any use.
     pub fn goes_by_time(&self) -> bool {
         self.algorithm == Algorithm::LeastTime
     }
@@ -238,10 +256,6 @@ impl Chooser {
 
     fn lot(&self) -> u64 {
         key::mix(self.lots.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed))
-    }
-
-    fn ms(&self, now: Instant) -> u32 {
-        now.saturating_duration_since(self.began).as_millis() as u32
     }
 }
 

@@ -74,7 +74,7 @@ pub fn run_with(mut start: Start, resolver: Resolver) -> Result<(), Error> {
     let around = Around::of(&start.plan, &start.me, resolver, threads);
     let setup = Arc::new(Setup::new(&start.plan, &around, None).ok_or_else(not_planned)?);
     let access_log = AccessLog::begin(planned.access_log.as_ref(), &start.me.name, &start.folder, threads)?;
-    let (tune, tuned) = watch::channel(setup::tuning(planned, &start.files, threads));
+    let (tune, tuned) = watch::channel(setup::tuning(planned, &start.files));
     let settings = Settings::new(planned.timeouts)
         .admitted(start.line.admission())
         .tuned(tuned)
@@ -168,10 +168,11 @@ impl Balancer {
         }
         self.publish.send_replace(Arc::clone(&setup));
         if let Some(planned) = &given.plan.balancer {
-            self.tune.send_replace(setup::tuning(planned, &given.files, self.around.threads));
+            self.tune.send_replace(setup::tuning(planned, &given.files));
             self.access_log.follow(planned.access_log.as_ref());
         }
-        // What waits in a queue tries the servers of the new settings from its next request on.
+        // Who waits for a server waits for one of the new settings.
+        self.setup.pools.iter().for_each(|pool| pool.chooser.queue.turn_away());
         (self.setup, self.watched) = (setup, watched);
         self.line.took(given, "uses the new settings");
     }

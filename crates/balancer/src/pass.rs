@@ -6,6 +6,7 @@ use plan::To;
 use relay::{Cause, Current, Edits, Ended, Exchange, Handler, HeadEdits, Introduction, Via};
 
 use crate::gate::Refused;
+use crate::pool::Failed;
 use crate::reserved::{self, HEALTH};
 use crate::routes;
 use crate::setup::Setup;
@@ -21,6 +22,12 @@ pub(crate) struct Pass {
     pub(crate) setup: Current<Setup>,
 }
 
+/// Whether a request is over, or begins anew since there are other settings.
+enum Passed {
+    Over,
+    Anew,
+}
+
 /// One request's view of it all.
 struct Passage<'a> {
     via: &'a str,
@@ -29,7 +36,11 @@ struct Passage<'a> {
 
 impl Passage<'_> {
     /// Follows the route of this request, or goes to the balancer's own servers when it has none.
-    async fn follow(&self, exchange: &mut Exchange<'_>, introduction: &Introduction) -> Result<(), Ended> {
+    async fn follow(
+        &self,
+        exchange: &mut Exchange<'_>,
+        introduction: &Introduction,
+    ) -> Result<Passed, Ended> {
         let request = exchange.request();
         let Some(route) = routes::find(&self.setup.routes, request) else {
             return self.pass(exchange, "", introduction, &self.edits()).await;
@@ -37,14 +48,16 @@ impl Passage<'_> {
         let pool = match &route.to {
             To::Redirect { location, status } => {
                 let location = routes::location(location, request);
-                return exchange.reply(*status, &[("location", &location)], b"").await;
+                exchange.reply(*status, &[("location", &location)], b"").await?;
+                return Ok(Passed::Over);
             }
             To::Pool(pool) => pool,
         };
         let target = routes::rewritten(&route.rewrite, request);
         let path = target.as_deref().and_then(|target| target.split('?').next()).unwrap_or_default();
         if reserved::is_reserved(path) {
-            return refuse(exchange, 404, None).await;
+            refuse(exchange, 404, None).await?;
+            return Ok(Passed::Over);
         }
         let (set, set_back): (Vec<_>, Vec<_>) =
             (routes::set(&route.request).collect(), routes::set(&route.answer).collect());
@@ -72,9 +85,10 @@ impl Passage<'_> {
         pool: &str,
         introduction: &Introduction,
         edits: &Edits<'_>,
-    ) -> Result<(), Ended> {
+    ) -> Result<Passed, Ended> {
         let Some(pool) = self.setup.pools.get(pool) else {
-            return refuse(exchange, 404, None).await;
+            refuse(exchange, 404, None).await?;
+            return Ok(Passed::Over);
         };
         let fields = introduction.fields(exchange.request().host());
         // Most requests have no edits of a route, and so need no list of their own.
@@ -88,10 +102,13 @@ impl Passage<'_> {
         };
         let edits = Edits { request: HeadEdits { set, ..edits.request }, ..*edits };
         match pool.pass(exchange, &edits).await {
-            Ok(()) => Ok(()),
-            Err(503) => refuse(exchange, 503, Some(RETRY_AFTER_S)).await,
-            Err(status) => refuse(exchange, status, None).await,
+            Ok(()) => {}
+            Err(Failed::Changed) => return Ok(Passed::Anew),
+            Err(Failed::ClientGone) => return Err(Ended),
+            Err(Failed::Status(503)) => refuse(exchange, 503, Some(RETRY_AFTER_S)).await?,
+            Err(Failed::Status(status)) => refuse(exchange, status, None).await?,
         }
+        Ok(Passed::Over)
     }
 }
 
@@ -102,13 +119,17 @@ impl Handler for Pass {
             exchange.unlogged();
             return exchange.reply(200, &[("content-type", "text/plain")], b"ok\n").await;
         }
-        let setup = self.setup.get();
+        let mut setup = self.setup.get();
         let introduction = Introduction::of(exchange, &setup.trusted);
         let (status, retry_after, cause) = match setup.gate.admit(exchange) {
             Ok(()) if reserved::is_reserved(path) => return refuse(exchange, 404, None).await,
-            Ok(()) => {
-                return Passage { via: &self.via, setup: &setup }.follow(exchange, &introduction).await;
-            }
+            Ok(()) => loop {
+                let passage = Passage { via: &self.via, setup: &setup };
+                match passage.follow(exchange, &introduction).await? {
+                    Passed::Over => return Ok(()),
+                    Passed::Anew => setup = self.setup.get(),
+                }
+            },
             Err(Refused::TooMany(seconds)) => (429, Some(seconds), Cause::RateLimit),
             Err(Refused::HeadTooLarge) => (431, None, Cause::HeadTooLarge),
             Err(Refused::BodyTooLarge) => (413, None, Cause::BodyTooLarge),

@@ -1,5 +1,6 @@
 //! Servers that do the same: who of them is up, who is next, and how often a request may be sent again.
 
+use std::cell::Cell;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,7 +10,7 @@ use relay::{Alarm, Cause, Edits, Exchange, Fleet, ForwardError, HeadEdits, Meter
 
 use crate::budget::Budget;
 use crate::choose::load::Slot;
-use crate::choose::{Asked, Chooser, key};
+use crate::choose::{Asked, Chooser, Without, key};
 
 /// Servers that one request may be sent to after the first, unless the plan says otherwise. More would only share the
 /// trouble.
@@ -28,6 +29,17 @@ pub(crate) struct Pool {
     retries: u32,
     budget: Arc<Budget>,
     began: Instant,
+}
+
+/// Why a request got no answer from the pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failed {
+    /// What the client is told. 503: nobody answered it, which may be worth another try.
+    Status(u16),
+    /// There are other settings meanwhile, and with those it may.
+    Changed,
+    /// There is nobody to tell.
+    ClientGone,
 }
 
 /// What all pools of a balancer have in common.
@@ -123,9 +135,8 @@ impl Pool {
         }
     }
 
-    /// Sends the request to one server after the other until one answers. The error is the status for the client;
-    /// 503 means that nothing was done with the request.
-    pub(crate) async fn pass(&self, exchange: &mut Exchange<'_>, edits: &Edits<'_>) -> Result<(), u16> {
+    /// Sends the request to one server after the other until one answers.
+    pub(crate) async fn pass(&self, exchange: &mut Exchange<'_>, edits: &Edits<'_>) -> Result<(), Failed> {
         let asked =
             Asked { client: exchange.client().ip(), request: exchange.request(), now: exchange.began() };
         self.budget.request(self.second(exchange.began()));
@@ -140,8 +151,9 @@ impl Pool {
             let (index, _slot) = match self.take(exchange, &mut tried, &asked).await {
                 Ok(taken) => taken,
                 // Why the servers that were tried could not answer says more.
-                Err(Cause::NoServer) if !tried.is_empty() => break,
-                Err(cause) => {
+                Err(Without::Because(Cause::NoServer)) if !tried.is_empty() => break,
+                Err(Without::Changed) => return Err(Failed::Changed),
+                Err(Without::Because(cause)) => {
                     exchange.counts_for(&self.meter);
                     exchange.because(cause);
                     break;
@@ -154,15 +166,16 @@ impl Pool {
                     && self.is_another_open(&tried)
                     && self.may_retry()
             };
-            match self.at(exchange, index, &leave, edits).await {
+            match self.at(exchange, (index, &tried), &leave, edits).await {
                 Ok(()) => return Ok(()),
                 // It has left with what the budget granted.
                 Err(ForwardError::Lost) => granted = true,
                 Err(error) if error.elsewhere() => granted = false,
-                Err(error) => return Err(error.status()),
+                Err(ForwardError::ClientGone) => return Err(Failed::ClientGone),
+                Err(error) => return Err(Failed::Status(error.status())),
             }
         }
-        Err(503)
+        Err(Failed::Status(503))
     }
 
     /// A server for this request, after a wait where all have as many as they may. After a wait those that were tried
@@ -172,14 +185,14 @@ impl Pool {
         exchange: &mut Exchange<'_>,
         tried: &mut Tried,
         asked: &Asked<'_>,
-    ) -> Result<(usize, Slot<'_>), Cause> {
+    ) -> Result<(usize, Slot<'_>), Without> {
         if let Some(taken) = self.chooser.at_once(&self.fleet, tried, asked) {
             return taken;
         }
         *tried = Tried::default();
         let began = Instant::now();
         // Boxed, so that a request that need not wait has no memory for it.
-        let taken = Box::pin(self.chooser.wait(&self.fleet, asked)).await;
+        let taken = Box::pin(self.chooser.wait(&self.fleet, asked, exchange.queued())).await;
         exchange.waited(began.elapsed());
         taken
     }
@@ -198,17 +211,18 @@ impl Pool {
             .any(|index| !tried.has(index) && self.fleet.is_up(index) && self.fleet.target(index).weight > 0)
     }
 
-    /// Sends the request to one server; it leaves again when `leave` says so, given how often the server had been lost
-    /// when it was asked. Notes how that went.
+    /// Sends the request to one server, the last of those tried; it leaves again when `leave` says so, given how often
+    /// the server had been lost when it was asked. Notes how that went.
     async fn at(
         &self,
         exchange: &mut Exchange<'_>,
-        index: usize,
+        (index, tried): (usize, &Tried),
         leave: &dyn Fn(u32) -> bool,
         edits: &Edits<'_>,
     ) -> Result<(), ForwardError> {
         let sticky = self.chooser.sticky.as_ref();
-        let told = sticky.and_then(|sticky| sticky.tells(exchange.request(), index));
+        let goes_back = |own| self.fleet.is_up(own) && !tried.has(own);
+        let told = sticky.and_then(|sticky| sticky.tells(exchange.request(), index, goes_back));
         let add: Vec<_>;
         let edits = match told {
             Some(told) => {
@@ -218,13 +232,20 @@ impl Pool {
             None => *edits,
         };
         exchange.counts_for(&self.meters[index]);
-        let asked = self.chooser.goes_by_time().then(Instant::now);
-        let way = self.fleet.way(index);
+        let timed = Cell::new(self.chooser.timed(index));
+        let answers = || {
+            if let Some(timed) = timed.take() {
+                timed.answered();
+            }
+        };
+        let goes_by_time = self.chooser.goes_by_time();
+        let way = self.fleet.way(index).telling(goes_by_time.then_some(&answers));
         let leave = || leave(way.losses);
         let result = exchange.forward(way.leaving(&leave), &edits).await;
-        if let (Some(asked), Some(first_byte)) = (asked, exchange.first_byte()) {
-            let answered = exchange.began() + first_byte;
-            self.chooser.answered(index, answered.saturating_duration_since(asked), answered);
+        if let (Err(error), Some(timed)) = (&result, timed.take())
+            && error.is_of_target()
+        {
+            timed.failed();
         }
         match result {
             Ok(forwarded) => {

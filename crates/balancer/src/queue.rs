@@ -11,6 +11,8 @@ pub struct Queue {
     length: AtomicU32,
     patience_ms: AtomicU64,
     waiting: AtomicU32,
+    /// How often all that wait were sent to other settings.
+    turns: AtomicU32,
     freed: Notify,
 }
 
@@ -21,6 +23,8 @@ pub enum Turned {
     Full,
     /// Its time was over.
     Late,
+    /// There are other settings, with which it is to begin anew.
+    Changed,
 }
 
 impl Queue {
@@ -29,6 +33,7 @@ impl Queue {
             length: AtomicU32::new(0),
             patience_ms: AtomicU64::new(0),
             waiting: AtomicU32::new(0),
+            turns: AtomicU32::new(0),
             freed: Notify::new(),
         };
         queue.adjust(length, patience);
@@ -62,29 +67,46 @@ impl Queue {
         self.freed.notify_waiters();
     }
 
-    /// Waits until `attempt` gives something. Whoever comes while others wait does not try before them.
-    pub async fn wait<T>(&self, mut attempt: impl FnMut() -> Option<T>) -> Result<T, Turned> {
+    /// There are other settings: all that wait begin anew with those.
+    pub fn turn_away(&self) {
+        self.turns.fetch_add(1, Ordering::SeqCst);
+        self.freed.notify_waiters();
+    }
+
+    /// Waits until `attempt` gives something. Whoever comes while others wait does not try before them. `waited`: for
+    /// so long it did before, with other settings.
+    pub async fn wait<T>(
+        &self,
+        waited: Duration,
+        mut attempt: impl FnMut() -> Option<T>,
+    ) -> Result<T, Turned> {
+        let turns = self.turns.load(Ordering::SeqCst);
         let before = self.waiting.fetch_add(1, Ordering::SeqCst);
         let _place = Place(self);
         if before >= self.length.load(Ordering::Relaxed) {
             return Err(Turned::Full);
         }
-        let mut is_first = before == 0;
+        // One that was turned away has had its turn to wait; all those come at once, and somebody has to try.
+        let mut is_first = before == 0 || !waited.is_zero();
         let until_turn = async {
             loop {
                 let freed = self.freed.notified();
                 tokio::pin!(freed);
                 // Registered before the attempt, so that what is freed in between is not missed.
                 freed.as_mut().enable();
+                if self.turns.load(Ordering::SeqCst) != turns {
+                    return Err(Turned::Changed);
+                }
                 if is_first && let Some(got) = attempt() {
-                    return got;
+                    return Ok(got);
                 }
                 freed.await;
                 is_first = true;
             }
         };
         let patience = Duration::from_millis(self.patience_ms.load(Ordering::Relaxed));
-        tokio::time::timeout(patience, until_turn).await.map_err(|_| Turned::Late)
+        let left = patience.saturating_sub(waited);
+        tokio::time::timeout(left, until_turn).await.unwrap_or(Err(Turned::Late))
     }
 }
 
@@ -115,7 +137,9 @@ mod tests {
             let client = |name: u32| {
                 let (queue, free, order) = (&queue, &free, &order);
                 async move {
-                    let taken = queue.wait(|| free.get().checked_sub(1).map(|left| free.set(left))).await;
+                    let taken = queue
+                        .wait(Duration::ZERO, || free.get().checked_sub(1).map(|left| free.set(left)))
+                        .await;
                     order.borrow_mut().push((name, taken));
                 }
             };
@@ -137,8 +161,26 @@ mod tests {
     fn a_full_queue_takes_nobody() {
         run(async {
             let queue = Queue::new(1, Duration::from_millis(100));
-            let (first, second) = tokio::join!(queue.wait(|| None::<()>), queue.wait(|| None::<()>));
+            let wait = || queue.wait(Duration::ZERO, || None::<()>);
+            let (first, second) = tokio::join!(wait(), wait());
             assert_eq!((first, second), (Err(Turned::Late), Err(Turned::Full)));
+        });
+    }
+
+    #[test]
+    fn all_are_sent_to_other_settings_at_once_and_their_time_goes_on() {
+        run(async {
+            let queue = Queue::new(9, Duration::from_secs(3600));
+            let wait = |waited| queue.wait(waited, || None::<()>);
+            let change = async { queue.turn_away() };
+            let (first, second, ()) = tokio::join!(wait(Duration::ZERO), wait(Duration::ZERO), change);
+            assert_eq!((first, second), (Err(Turned::Changed), Err(Turned::Changed)));
+            assert_eq!(wait(Duration::from_secs(3600)).await, Err(Turned::Late));
+            assert!(queue.is_empty());
+            // Those who come back find each other waiting, and try all the same.
+            let back = || queue.wait(Duration::from_millis(1), || Some(()));
+            let (new, first, second) = tokio::join!(wait(Duration::from_millis(3_599_900)), back(), back());
+            assert_eq!((new, first, second), (Err(Turned::Late), Ok(()), Ok(())));
         });
     }
 }

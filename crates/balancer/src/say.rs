@@ -5,22 +5,24 @@ use relay::Fleet;
 
 use crate::pool::Pools;
 
-/// Healthy while at least one server is up, of any pool.
+/// Healthy while at least one server of each pool is up.
 pub(crate) fn state(pools: &Pools, address: &str) -> (State, String) {
     let (up, all) =
         pools.iter().fold((0, 0), |(up, all), pool| (up + pool.fleet.up(), all + pool.fleet.len()));
     if all == 0 {
         return (State::Unhealthy, format!("no servers to send requests to, answering 503 on {address}"));
     }
-    if up == 0 && !pools.iter().all(|pool| pool.fleet.is_known()) {
+    let is_whole = pools.iter().all(|pool| pool.fleet.up() > 0);
+    if !is_whole && !pools.iter().all(|pool| pool.fleet.is_known()) {
         return (State::Starting, "checking the servers".into());
     }
     let parts: Vec<String> = pools.iter().map(|pool| part(&pool.name, &pool.fleet)).collect();
     let parts = parts.join("; ");
-    match up {
-        0 => (State::Unhealthy, format!("{parts}, answering 503 on {address}")),
-        _ => (State::Healthy, format!("serving on {address}, {parts}")),
+    if up == 0 {
+        return (State::Unhealthy, format!("{parts}, answering 503 on {address}"));
     }
+    let state = if is_whole { State::Healthy } else { State::Unhealthy };
+    (state, format!("serving on {address}, {parts}"))
 }
 
 fn part(name: &str, fleet: &Fleet) -> String {

@@ -195,7 +195,12 @@ impl Running<'_> {
                 self.is_ready()?;
             }
             if !ready && self.limit.is_some_and(|limit| self.began.elapsed() > limit) {
-                return Err(self.give_up(&progress, &reports));
+                if !progress.waits_for_others(&reports) {
+                    return Err(self.give_up(&progress, &reports));
+                }
+                ready = true;
+                progress.wrong(&reports).iter().for_each(|wrong| out::line(&format!("  warning: {wrong}")));
+                self.is_ready()?;
             }
             tokio::select! {
                 () = peers.changed() => {}

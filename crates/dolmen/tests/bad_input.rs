@@ -1,9 +1,11 @@
 //! What users get wrong: each gives a message that names the thing and the remedy, and leaves nothing behind.
 
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
+use std::time::Duration;
 
-use testkit::{Ran, Site};
+use testkit::{Ran, Site, until};
 
 const DOLMEN: &str = env!("CARGO_BIN_EXE_dolmen");
 
@@ -84,6 +86,51 @@ fn a_command_that_exits_at_once() {
 fn a_command_that_never_becomes_healthy() {
     let site = Site::new(DOLMEN, 68, &app("sleep 1000"));
     refused(&site, &up_in_vain(&site), 1, &["app-1", "0 of 1 worker ready"]);
+}
+
+/// After a power failure they may come later than the balancer, which must not give up for that.
+#[test]
+fn servers_that_are_not_ours_and_are_not_there_yet() {
+    let site = Site::new(
+        DOLMEN,
+        189,
+        "[balancer]\nservers = [\"127.0.189.8:8000\"]\n[pool.api]\nservers = [\"127.0.189.9:8000\"]\n\
+         [[route]]\npath = \"/api\"\nto = \"api\"\n",
+    );
+    let ran = up_in_vain(&site).fine();
+    assert!(ran.says("warning: balancer-1 is unhealthy: none of 1 servers is up"), "{ran:?}");
+    assert_eq!((site.run(&["status"]).code, site.get("/").status), (1, 503));
+
+    // One pool is not the whole site.
+    let _own = hello("127.0.189.8:8000");
+    until("the first server", Duration::from_secs(10), || (site.get("/").status == 200).then_some(()));
+    let status = site.run(&["status"]);
+    assert!(status.code == 1 && status.says("none of 1 servers of api is up"), "{status:?}");
+    let _api = hello("127.0.189.9:8000");
+    site.until_healthy();
+    assert_eq!(site.get("/api").status, 200);
+}
+
+/// A server that answers every request on its connections with 200. It ends with the test.
+fn hello(address: &str) -> std::thread::JoinHandle<()> {
+    let listener = TcpListener::bind(address).expect("the address is free");
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let mut seen = Vec::new();
+                let mut more = [0; 1024];
+                while let Ok(count @ 1..) = stream.read(&mut more) {
+                    seen.extend_from_slice(&more[..count]);
+                    if seen.ends_with(b"\r\n\r\n") {
+                        seen.clear();
+                        if stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").is_err() {
+                            return;
+                        }
+                    }
+                }
+            });
+        }
+    })
 }
 
 #[test]

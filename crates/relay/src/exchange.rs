@@ -137,6 +137,11 @@ impl<'c> Exchange<'c> {
         self.outcome.queue += time;
     }
 
+    /// For so long it has waited in all.
+    pub fn queued(&self) -> Duration {
+        self.outcome.queue
+    }
+
     /// Why the answer that follows is one of our own, or none comes.
     pub fn because(&mut self, cause: Cause) {
         self.outcome.cause = Some(cause);

@@ -193,6 +193,9 @@ impl Exchange<'_> {
             })
             .await?;
             self.outcome.first_byte.get_or_insert_with(|| self.outcome.began.elapsed());
+            if let Some(answers) = way.answers {
+                answers();
+            }
             if answer.status() == 101 && !(self.head.wants_upgrade() && *sending == Sending::Complete) {
                 return Err(ForwardError::BadResponse("101 to a request that did not ask for it".into()));
             }

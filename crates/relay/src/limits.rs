@@ -118,7 +118,7 @@ impl Io {
 /// Sizes and counts. The defaults are those of this file's constants.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Client connections of one thread; more wait in the backlog.
+    /// Client connections of all threads; more wait in the backlog.
     pub connections: usize,
     /// Idle connections kept to one target by one thread.
     pub idle_per_target: usize,
@@ -129,7 +129,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connections: 20_000, idle_per_target: 256, pool_idle_ms: 4_000 }
+        Self { connections: 50_000, idle_per_target: 256, pool_idle_ms: 4_000 }
     }
 }
 

@@ -87,9 +87,13 @@ pub(crate) async fn ask(
                 let mut head = ResponseHead::default();
                 let loaded = head.load(&buffer.data()[begin..end], *method == "HEAD");
                 let body = loaded.map_err(|_| ProbeError::NotHttp)?;
-                answered.status = head.status();
                 buffer.consume(end);
-                break body;
+                if !head.is_interim() {
+                    answered.status = head.status();
+                    break body;
+                }
+                scan = Scan::default();
+                continue;
             }
             Found::Partial if !buffer.is_full() => {}
             _ => return Err(ProbeError::NotHttp),

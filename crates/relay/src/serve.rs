@@ -172,10 +172,12 @@ async fn run(
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     let leave = loop {
-        let free = thread.counts().open.get() < thread.connections() as u64;
+        // Of all threads: one that has none may take what the others leave. Each looks for itself, so that a few more
+        // may come in at one moment.
+        let free = thread.counters().open() < thread.connections() as u64;
         tokio::select! {
             accepted = listener.accept(), if free => admit(&thread, &exchanges, accepted).await,
-            _ = ticks.tick(), if thread.has_work() => thread.turn(),
+            _ = ticks.tick(), if !free || thread.has_work() => thread.turn(),
             changed = orders.changed() => {
                 let order = *orders.borrow_and_update();
                 if let Some(leave) = order {

@@ -81,7 +81,7 @@ impl Thread {
         self.tuning.borrow().timeouts
     }
 
-    /// Client connections that it may have.
+    /// Client connections that all threads together may have.
     pub(crate) fn connections(&self) -> usize {
         self.tuning.borrow().connections
     }

@@ -17,6 +17,13 @@ impl RoundRobin {
         self.0[index]
     }
 
+    /// Goes on with these gains among servers whose weights may be others now. Nobody ever has more than the sum of all
+    /// weights; with more it would be chosen again and again.
+    pub fn going_on(gains: impl Iterator<Item = i64>, weights: impl Iterator<Item = u32>) -> Self {
+        let sum: i64 = weights.map(i64::from).sum();
+        Self(gains.map(|gain| gain.clamp(-sum, sum)).collect())
+    }
+
     /// Chooses among these servers, given with their weights. One with weight 0 is never chosen.
     pub fn next(&mut self, servers: impl Iterator<Item = (usize, u32)>) -> Option<usize> {
         let (mut chosen, mut sum) = (None, 0);
@@ -31,13 +38,6 @@ impl RoundRobin {
             self.0[chosen] -= sum;
         }
         chosen
-    }
-}
-
-/// Goes on where each of these is.
-impl FromIterator<i64> for RoundRobin {
-    fn from_iter<T: IntoIterator<Item = i64>>(gains: T) -> Self {
-        Self(gains.into_iter().collect())
     }
 }
 
@@ -58,6 +58,17 @@ mod tests {
     #[test]
     fn a_heavy_server_is_spread_out() {
         assert_eq!(turns(&[5, 1, 1], 7), [0, 0, 1, 0, 2, 0, 0]);
+    }
+
+    #[test]
+    fn other_weights_begin_with_no_long_run() {
+        let mut before = RoundRobin::new(2);
+        before.next([(0, 256), (1, 256)].into_iter());
+        let gains = [before.gain(0), before.gain(1)];
+        assert_eq!(gains, [-256, 256]);
+        let mut turns = RoundRobin::going_on(gains.into_iter(), [1, 1].into_iter());
+        let chosen: Vec<_> = (0..6).filter_map(|_| turns.next([(0, 1), (1, 1)].into_iter())).collect();
+        assert_eq!(chosen, [1, 1, 0, 1, 0, 1]);
     }
 
     #[test]

@@ -31,9 +31,11 @@ impl Sticky {
         cookies(request, &self.cookie).find_map(known)
     }
 
-    /// `Set-Cookie` for the answer of this server; None when the client knows already.
-    pub fn tells(&self, request: &RequestHead, index: usize) -> Option<&str> {
-        (self.wanted(request) != Some(index)).then(|| self.marks[index].1.as_str())
+    /// `Set-Cookie` for the answer of this server; None when the client knows already, and when its own server is up
+    /// and only had no room: it goes back there.
+    pub fn tells(&self, request: &RequestHead, index: usize, is_up: impl Fn(usize) -> bool) -> Option<&str> {
+        let keeps = self.wanted(request).is_some_and(|wanted| wanted == index || is_up(wanted));
+        (!keeps).then(|| self.marks[index].1.as_str())
     }
 }
 
@@ -53,12 +55,13 @@ mod tests {
         let fresh = request("a=b");
         assert_eq!(sticky.wanted(&fresh), None);
         for index in [0, 1] {
-            let told = sticky.tells(&fresh, index).unwrap();
+            let told = sticky.tells(&fresh, index, |_| true).unwrap();
             assert!(told.ends_with("; Path=/; HttpOnly; SameSite=Lax") && !told.contains("10.0.0"));
             let back = request(told.split(';').next().unwrap());
             assert_eq!(sticky.wanted(&back), Some(index));
-            assert_eq!(sticky.tells(&back, index), None);
-            assert!(sticky.tells(&back, 1 - index).is_some());
+            assert_eq!(sticky.tells(&back, index, |_| false), None);
+            assert_eq!(sticky.tells(&back, 1 - index, |_| true), None);
+            assert!(sticky.tells(&back, 1 - index, |_| false).is_some());
         }
         assert_eq!(sticky.wanted(&request("dolmen=forged")), None);
     }

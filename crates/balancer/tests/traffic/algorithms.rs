@@ -1,5 +1,7 @@
 //! Each algorithm by what clients see of it.
 
+use std::io::{Read, Write};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use plan::Algorithm;
@@ -64,6 +66,40 @@ fn random_two_reaches_all_and_avoids_the_busy() {
     pair.wait_until_up(2);
     let (slow, quick) = while_slow(&pair, 1, 1_000, || pair.names(6));
     assert!(!quick.contains(&slow[0]), "{slow:?} {quick:?}");
+}
+
+/// Its checks are well, and it answers nothing else: nothing is known of it but its silence.
+#[test]
+fn least_time_avoids_the_silent() {
+    let (a, b) = (Server::start("a"), Server::start("b"));
+    a.slow_down(Duration::from_secs(20));
+    b.slow_down(Duration::from_millis(20));
+    let addresses = [a.address, b.address];
+    let balancer = Balancer::at(&addresses, |planned| planned.pool.algorithm = plan::Algorithm::LeastTime);
+    balancer.wait_until_up(2);
+    std::thread::scope(|scope| {
+        let asks: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| {
+                    for _ in 0..25 {
+                        // A client that has no patience: most are answered, and it asks again.
+                        let mut stream = std::net::TcpStream::connect(balancer.address).unwrap();
+                        stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+                        stream.write_all(crate::stage::get("www.foobar.com", "", "/").as_bytes()).unwrap();
+                        let _ = stream.read(&mut [0; 1024]);
+                    }
+                })
+            })
+            .collect();
+        asks.into_iter().for_each(|ask| ask.join().unwrap());
+    });
+    let asked = |server: &Server| server.mood.asked.load(Ordering::SeqCst);
+    assert!(
+        asked(&a) <= 15 && asked(&b) >= 85,
+        "{} to the silent one, {} to the other",
+        asked(&a),
+        asked(&b)
+    );
 }
 
 #[test]

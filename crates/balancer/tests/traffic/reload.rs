@@ -1,5 +1,6 @@
 //! Plans that change while requests are under way.
 
+use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::stage::{Balancer, Server, settle};
@@ -75,6 +76,48 @@ fn a_server_that_is_down_stays_so_and_what_it_has_to_do_still_counts() {
         assert_eq!(slow.join().unwrap().status, 200);
     });
     assert_eq!(balancer.get("/").status, 200);
+}
+
+/// Who waits for a server is given one of the new settings, and those that come later do not wait behind it.
+#[test]
+fn who_waits_goes_to_a_server_that_a_reload_brings() {
+    let (a, b) = (Server::start("a"), Server::start("b"));
+    let one_at_a_time = |planned: &mut plan::Balancer| {
+        for server in &mut planned.pool.servers {
+            server.max_connections = Some(1);
+        }
+        planned.pool.queue = plan::Queue { length: 9, timeout_ms: 60_000 };
+    };
+    let balancer = Balancer::before(&[&a], one_at_a_time);
+    let mut slow = std::net::TcpStream::connect(balancer.address).unwrap();
+    slow.write_all(crate::stage::get("www.foobar.com", "", "/slow/60000").as_bytes()).unwrap();
+    balancer.wait_for_requests(1);
+    std::thread::scope(|scope| {
+        let waits: Vec<_> = (0..3).map(|_| scope.spawn(|| balancer.get("/"))).collect();
+        balancer.wait_until("three wait", || balancer.traffic().iter().any(|pool| pool.queue == 3));
+        balancer.reload(2, &[&a, &b], one_at_a_time);
+        assert_eq!(balancer.get("/").name(), "b");
+        for waited in waits {
+            assert_eq!(waited.join().unwrap().name(), "b");
+        }
+    });
+}
+
+#[test]
+fn whose_turn_it_is_is_soon_by_the_new_weights() {
+    let (a, b) = (Server::start("a"), Server::start("b"));
+    let weighing = |weight: u32| {
+        move |planned: &mut plan::Balancer| {
+            planned.pool.servers.iter_mut().for_each(|server| server.weight = weight);
+        }
+    };
+    let balancer = Balancer::before(&[&a, &b], weighing(256));
+    balancer.wait_until_up(2);
+    balancer.names(1);
+    balancer.reload(2, &[&a, &b], weighing(1));
+    let names = balancer.names(10);
+    let changes = names.windows(2).filter(|two| two[0] != two[1]).count();
+    assert!(changes >= 7, "{names:?}");
 }
 
 #[test]

@@ -70,6 +70,19 @@ impl Progress {
         }
     }
 
+    /// Whether all is as wanted but balancers that lack a server to send requests to: they serve, and nothing here
+    /// would bring those servers up.
+    pub fn waits_for_others(&self, reports: &[MachineReport]) -> bool {
+        let up = |machine: &MachineReport| machine.state == MachineState::Up;
+        let servers = reports.iter().flat_map(|machine| &machine.servers);
+        let mut wrong = servers.filter(|server| !is_as_wanted(&self.plan, server));
+        let lacks = |server: &ServerReport| server.role == Role::Balancer && server.state == State::Unhealthy;
+        reports.len() == self.plan.machines.len()
+            && reports.iter().all(up)
+            && wrong.all(lacks)
+            && waits_for_nobody(is_synchronous(&self.plan), reports).is_none()
+    }
+
     /// What is not healthy, in sentences.
     pub fn wrong(&self, reports: &[MachineReport]) -> Vec<String> {
         let servers = reports.iter().flat_map(|machine| &machine.servers);

@@ -11,7 +11,8 @@ use crate::typed::{Item, Written, or};
 
 const WEIGHT_MAX: u64 = 256;
 const ADDRESSES_MAX: u64 = 100;
-const TARGETS_MAX: usize = 1_000;
+/// Servers of one pool, each address of a name counted: more the balancer does not watch.
+const TARGETS_MAX: usize = 128;
 
 #[derive(Clone, Debug)]
 pub(crate) struct TargetEntry {
@@ -30,10 +31,15 @@ pub(crate) fn read(item: &Item<'_>) -> Written<Vec<TargetEntry>> {
     if item.is_empty_list() {
         item.note(format!("`{}` names no server", item.name), Some("for example [\"10.0.0.1:80\"]"));
     }
-    if items.len() > TARGETS_MAX {
-        item.note(format!("`{}` names more than {TARGETS_MAX} servers", item.name), None);
+    let entries: Vec<TargetEntry> = items.iter().filter_map(entry).collect();
+    let all: usize = entries.iter().map(|entry| entry.addresses as usize).sum();
+    if all > TARGETS_MAX {
+        let why = format!("`{}` names {all} servers, and a pool has {TARGETS_MAX} at most", item.name);
+        item.note(
+            why,
+            Some("`addresses` of a name count each; a `[pool.NAME]` with a route of its own takes more"),
+        );
     }
-    let entries: Vec<TargetEntry> = items.iter().take(TARGETS_MAX).filter_map(entry).collect();
     note_twins(&entries, item);
     Written { value: entries, span: item.span.clone() }
 }

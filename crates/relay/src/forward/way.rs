@@ -13,17 +13,29 @@ pub struct Way<'a> {
     /// Asked while nothing was answered yet and the request may be sent a second time, whenever an
     /// [`Alarm`](crate::Alarm) rings: whether it should leave this target and go elsewhere.
     pub leave: Option<&'a dyn Fn() -> bool>,
+    /// Told as soon as an answer begins.
+    pub answers: Option<&'a dyn Fn()>,
 }
 
 impl<'a> Way<'a> {
     /// To a target of which nothing more is known.
     pub fn new(target: SocketAddr, source: Option<IpAddr>) -> Self {
-        Self { target, source, losses: 0, leave: None }
+        Self { target, source, losses: 0, leave: None, answers: None }
     }
 
     /// The same, left when `leave` says so.
-    pub fn leaving<'b>(self, leave: &'b dyn Fn() -> bool) -> Way<'b> {
-        let Self { target, source, losses, .. } = self;
-        Way { target, source, losses, leave: Some(leave) }
+    pub fn leaving<'b>(self, leave: &'b dyn Fn() -> bool) -> Way<'b>
+    where
+        'a: 'b,
+    {
+        Way { leave: Some(leave), ..self }
+    }
+
+    /// The same, and `answers` is told when an answer begins.
+    pub fn telling<'b>(self, answers: Option<&'b dyn Fn()>) -> Way<'b>
+    where
+        'a: 'b,
+    {
+        Way { answers, ..self }
     }
 }
