@@ -5,7 +5,7 @@
 //! seen here.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::failover::synchrony::REPLY_LIMIT;
@@ -14,34 +14,57 @@ use crate::session::Session;
 /// How often a primary at rest looks for a replica that has come, gone or fallen silent.
 const LOOK: Duration = Duration::from_millis(200);
 
-const REPLIES: &str = "SELECT application_name, concat(pid, ' ', reply_time) FROM pg_stat_replication \
+const REPLIES: &str = "SELECT application_name, pid, coalesce(reply_time::text, '') FROM pg_stat_replication \
     WHERE state = 'streaming'";
 
-/// The last word of each replica, and when it was new. One entry for each server of the plan.
-#[derive(Debug, Default)]
-pub(crate) struct Heard(Mutex<BTreeMap<String, (String, Instant)>>);
+/// Of one connection of a replica; one that is cut off may have a dead one and a new one for a while.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Line {
+    pub(crate) name: String,
+    /// Of the process that serves it.
+    pub(crate) pid: i32,
+}
+
+/// The last word on each line, and when it was new.
+#[derive(Debug)]
+pub(crate) struct Heard {
+    /// Whose words count. Whoever may connect can call itself anything.
+    names: BTreeSet<String>,
+    /// No line but of these names, and each only while it is connected.
+    words: Mutex<BTreeMap<Line, (String, Instant)>>,
+}
 
 impl Heard {
-    /// Takes the last word of a replica in, and says whether it still speaks.
-    pub(crate) fn note(&self, name: String, word: String) -> bool {
-        self.note_at(name, word, Instant::now())
+    /// By a primary with these replicas.
+    pub(crate) fn of(names: impl IntoIterator<Item = String>) -> Arc<Self> {
+        Arc::new(Self { names: names.into_iter().collect(), words: Mutex::default() })
     }
 
-    fn note_at(&self, name: String, word: String, now: Instant) -> bool {
-        let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (last, at) = heard.entry(name).or_insert_with(|| (word.clone(), now));
-        if *last != word {
-            (*last, *at) = (word, now);
-        }
-        now.saturating_duration_since(*at) < REPLY_LIMIT
+    /// Takes in what stands on all lines now, and returns those on which a replica still speaks.
+    pub(crate) fn note(&self, lines: impl IntoIterator<Item = (Line, String)>) -> BTreeSet<Line> {
+        self.note_at(lines, Instant::now())
+    }
+
+    fn note_at(&self, lines: impl IntoIterator<Item = (Line, String)>, now: Instant) -> BTreeSet<Line> {
+        let mut words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = lines.into_iter().filter(|(line, _)| self.names.contains(&line.name));
+        let seen = known.map(|(line, word)| {
+            let before = words.get(&line).filter(|(last, _)| *last == word);
+            let at = before.map_or(now, |(_, at)| *at);
+            (line, (word, at))
+        });
+        *words = seen.collect();
+        let speak =
+            |(_, (_, at)): &(&Line, &(String, Instant))| now.saturating_duration_since(*at) < REPLY_LIMIT;
+        words.iter().filter(speak).map(|(line, _)| line.clone()).collect()
     }
 
     /// Returns when it is not the same replicas any more that stream and speak. A failure is left to the next look.
     pub(crate) async fn changes(&self, session: &Session) {
         let mut before = None;
         while let Ok(rows) = session.ask(session.client.query(REPLIES, &[])).await {
-            let speaks = |row: &tokio_postgres::Row| self.note(row.get(0), row.get(1)).then(|| row.get(0));
-            let now: BTreeSet<String> = rows.iter().filter_map(speaks).collect();
+            let line = |row: &tokio_postgres::Row| (Line { name: row.get(0), pid: row.get(1) }, row.get(2));
+            let now = self.note(rows.iter().map(line));
             if before.get_or_insert_with(|| now.clone()) != &now {
                 return;
             }
@@ -57,16 +80,27 @@ mod tests {
 
     #[test]
     fn who_says_nothing_new_is_silent_and_who_comes_again_speaks() {
-        let (heard, begin) = (Heard::default(), Instant::now());
-        let note = |word: &str, after_ms| {
-            heard.note_at("database-2".into(), word.into(), begin + Duration::from_millis(after_ms))
+        let (heard, begin) = (Heard::of(["database-2".into()]), Instant::now());
+        let note = |lines: &[(&str, i32, &str)], after_ms| {
+            let lines = lines
+                .iter()
+                .map(|(name, pid, word)| (Line { name: (*name).into(), pid: *pid }, (*word).to_owned()));
+            let speak = heard.note_at(lines, begin + Duration::from_millis(after_ms));
+            speak.into_iter().map(|line| line.pid).collect::<Vec<_>>()
         };
-        assert!(note("7 12:00:00", 0));
-        assert!(note("7 12:00:00", 1499));
-        assert!(!note("7 12:00:00", 1500));
+        let one = |word| ("database-2", 7, word);
+        assert_eq!(note(&[one("12:00:00")], 0), [7]);
+        assert_eq!(note(&[one("12:00:00")], 1499), [7]);
+        assert!(note(&[one("12:00:00")], 1500).is_empty());
         // A clock that was set back says something new as well.
-        assert!(note("7 11:00:00", 1600));
-        assert!(!note("7 11:00:00", 3100));
-        assert!(note("8 11:00:00", 3200), "another connection");
+        assert_eq!(note(&[one("11:00:00")], 1600), [7]);
+        assert_eq!(
+            note(&[one("11:00:00"), ("database-2", 8, "11:00:00")], 3100),
+            [8],
+            "a connection beside it"
+        );
+        assert_eq!(note(&[one("11:00:00"), ("database-2", 8, "11:00:00")], 3200), [8], "each is heard alone");
+        assert!(note(&[("stranger", 9, "11:00:00")], 3300).is_empty());
+        assert!(heard.words.lock().unwrap().is_empty(), "who is gone or unknown is forgotten");
     }
 }

@@ -86,12 +86,12 @@ impl Postgres {
     }
 
     /// The same postgres, seen by the new life.
-    fn restore(self) -> io::Result<Running> {
+    fn restore(self, others: Vec<String>) -> io::Result<Running> {
         let pid = Pid::from_raw(self.guard).ok_or(io::ErrorKind::InvalidData)?;
         let guard = Guard::adopt(pid, taken(self.socket)?, Page::open(taken(self.page)?)?)?;
         let names = Names { wait_for: self.wait_for, members: self.members.into_iter().collect() };
         let wanted = Wanted { follows: self.follows, since: Some(Instant::now()), names: names.clone() };
-        let mut running = Running::new(guard, self.log_from, wanted);
+        let mut running = Running::new(guard, self.log_from, wanted, others);
         running.answered = true;
         running.names_since = self.covered.map(|since| (names, since));
         running.epoch_commit = EpochCommit::made(self.committed_epoch);
@@ -106,8 +106,8 @@ impl Legacy {
         Self { boot: boot.to_owned(), lock: lock.as_raw_fd(), postgres, lease }
     }
 
-    pub(crate) fn restore_postgres(&mut self) -> io::Result<Option<Running>> {
-        self.postgres.take().map(Postgres::restore).transpose()
+    pub(crate) fn restore_postgres(&mut self, others: Vec<String>) -> io::Result<Option<Running>> {
+        self.postgres.take().map(|postgres| postgres.restore(others)).transpose()
     }
 
     /// What an earlier life of this very process left.

@@ -167,7 +167,8 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    pub(crate) fn new(guard: Guard, log_from: u64, wanted: Wanted) -> Self {
+    /// `others`: every other server of the plan.
+    pub(crate) fn new(guard: Guard, log_from: u64, wanted: Wanted, others: Vec<String>) -> Self {
         Self {
             guard,
             since: Instant::now(),
@@ -179,7 +180,7 @@ impl Running {
             set_up: false,
             checkpoint: None,
             away: BTreeMap::new(),
-            heard: Arc::default(),
+            heard: Heard::of(others),
         }
     }
 }
@@ -252,7 +253,8 @@ impl Manager {
         let port = place.listen.port();
         let tenant = Tenant { me: place.me.clone(), boot: boot.clone(), folder: folder.clone(), port };
         holder::keep(Arc::clone(&holder), tenant, Arc::clone(&reach))?;
-        let postgres = legacy.as_mut().map(Legacy::restore_postgres).transpose()?.flatten();
+        let postgres =
+            legacy.as_mut().map(|legacy| legacy.restore_postgres(place.others())).transpose()?.flatten();
         if let Some(lease) = legacy.and_then(|legacy| legacy.lease) {
             holder.resume(lease, postgres.as_ref().map(|running| running.guard.page()));
         }

@@ -9,7 +9,7 @@ use crate::control_data;
 use crate::failover::{Answer, AsPrimary, AsReplica, Data, Names, Progress, Replica};
 use crate::find::Postgres;
 use crate::group::Lsn;
-use crate::heard::Heard;
+use crate::heard::{Heard, Line};
 use crate::session::{Session, SessionError};
 use crate::{timeline, tool};
 
@@ -82,17 +82,19 @@ const OF_PRIMARY: &str = "SELECT system_identifier, \
     FROM pg_control_system(), pg_control_checkpoint()";
 
 const OF_REPLICAS: &str = "SELECT application_name, state, coalesce(flush_lsn, '0/0')::text, \
-    greatest(pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn), 0)::bigint, concat(pid, ' ', reply_time) \
+    greatest(pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn), 0)::bigint, pid, coalesce(reply_time::text, '') \
     FROM pg_stat_replication WHERE state IS NOT NULL";
 
 async fn primary(session: &Session, own: &Own<'_>) -> Result<AsPrimary, SessionError> {
     let row = session.ask(session.client.query_one(OF_PRIMARY, &[])).await?;
     let rows = session.ask(session.client.query(OF_REPLICAS, &[])).await?;
+    let line = |row: &tokio_postgres::Row| Line { name: row.get(0), pid: row.get(4) };
+    let speak = own.heard.note(rows.iter().map(|row| (line(row), row.get(5))));
     let connected: Vec<Connected> = rows
         .iter()
         .map(|row| Connected {
             name: row.get(0),
-            speaks: own.heard.note(row.get(0), row.get(4)),
+            speaks: speak.contains(&line(row)),
             state: row.get(1),
             flushed: lsn(row.get(2)),
             lag_bytes: row.get::<_, Option<i64>>(3).unwrap_or_default() as u64,

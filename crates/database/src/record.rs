@@ -73,8 +73,11 @@ impl View {
                 Err(error) => (self.unread, self.in_touch) = (Some(error.to_string()), false),
             }
         }
+        // What the watch brought before may be older than what control had acknowledged when this process began.
         let seen = self.watched.borrow_and_update().clone();
-        if let Some(seen) = seen {
+        if self.unread.is_none()
+            && let Some(seen) = seen
+        {
             self.take_in(seen.record, seen.at);
         }
     }
@@ -193,7 +196,7 @@ impl View {
 
 #[cfg(test)]
 mod tests {
-    use link::control::Memory;
+    use link::control::{Fault, Memory};
 
     use super::*;
     use crate::group::{Mode, Phase};
@@ -214,5 +217,20 @@ mod tests {
         two.propose(&renew).await.unwrap();
         let stranger = Command::Renew { epoch: 1, boot: "other".into(), written: None };
         assert!(matches!(two.propose(&stranger).await, Err(ProposeError::Refused(_))));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_known_before_the_first_read_whatever_the_watch_has_brought() {
+        let memory = Memory::default();
+        let mut first = View::new(Arc::new(memory.clone()));
+        first.refresh().await;
+        first.create(Group::create("database-1", "boot", Some(7), Mode::Synchronous)).await.unwrap();
+        let mut second = View::new(Arc::new(memory.clone()));
+        memory.set_fault(Fault::Unavailable);
+        second.refresh().await;
+        assert!(matches!(second.record(), Record::Unread(_)));
+        memory.set_fault(Fault::None);
+        second.refresh().await;
+        assert!(matches!(second.record(), Record::Known { version: 1, .. }));
     }
 }

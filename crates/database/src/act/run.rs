@@ -47,7 +47,7 @@ pub(super) async fn start(
     command.arg("-D").arg(folder.data());
     command.arg("-c").arg(format!("config_file={}", folder.settings().display()));
     let guard = Guard::start(&command, log, manager.fence, NEVER).await.map_err(cannot("start postgres"))?;
-    manager.postgres = Some(Running::new(guard, log_from, wanted));
+    manager.postgres = Some(Running::new(guard, log_from, wanted, manager.place.others()));
     Ok(())
 }
 

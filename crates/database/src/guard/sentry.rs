@@ -8,12 +8,13 @@ use std::os::fd::OwnedFd;
 use std::sync::Weak;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
 
 use super::page::{Page, boottime_ns};
 
 /// How often it looks.
-const TURN: Duration = Duration::from_millis(100);
+const TURN: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
 /// A guard that has not looked at its deadline for this long is taken for stopped.
 const SILENCE_NS: u64 = 2_000_000_000;
@@ -23,7 +24,7 @@ const LATE_NS: u64 = 250_000_000;
 
 const STACK: usize = 64 * 1024;
 
-/// Until nobody holds the page any more.
+/// Until the guard has ended or nobody holds the page any more.
 pub(super) fn begin(guard: OwnedFd, page: Weak<Page>) -> io::Result<()> {
     let watch = move || {
         let mut since = None;
@@ -36,10 +37,22 @@ pub(super) fn begin(guard: OwnedFd, page: Weak<Page>) -> io::Result<()> {
                 return;
             }
             drop(page);
-            std::thread::sleep(TURN);
+            // One that was killed is silent as well, and whoever waits for its end says so.
+            if ends_within(&guard, TURN) {
+                return;
+            }
         }
     };
     std::thread::Builder::new().name("sentry".into()).stack_size(STACK).spawn(watch).map(drop)
+}
+
+/// False: it lives, or cannot be watched, and all of the time is over.
+fn ends_within(guard: &OwnedFd, time: Timespec) -> bool {
+    poll(&mut [PollFd::new(guard, PollFlags::IN)], Some(&time)).unwrap_or_else(|errno| {
+        tracing::debug!("the end of the guard cannot be watched: {errno}");
+        std::thread::sleep(Duration::from_nanos(time.tv_nsec.unsigned_abs()));
+        0
+    }) > 0
 }
 
 /// What is wrong with a guard. One that has begun to end postgres does what it can. The deadline may be moved into the
@@ -63,6 +76,17 @@ fn fault(page: &Page, now_ns: u64, since: &mut Option<u64>) -> Option<&'static s
 mod tests {
     use super::super::page::{NEVER, Why};
     use super::*;
+
+    #[test]
+    fn the_end_of_a_guard_is_seen_and_not_taken_for_silence() {
+        let mut guard = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = rustix::process::Pid::from_child(&guard);
+        let handle = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
+        assert!(!ends_within(&handle, TURN));
+        guard.kill().unwrap();
+        assert!(ends_within(&handle, Timespec { tv_sec: 10, tv_nsec: 0 }));
+        guard.wait().unwrap();
+    }
 
     #[test]
     fn a_guard_is_at_fault_when_it_is_silent_or_late() {
