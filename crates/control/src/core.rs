@@ -20,7 +20,7 @@ use crate::Error;
 use crate::formation::Met;
 use crate::machine::Machine;
 use crate::network::{Network, Sent};
-use crate::peers::Peers;
+use crate::peers::{Kept, Peers};
 use crate::recover;
 use crate::store::Store;
 use crate::timing::Timing;
@@ -177,7 +177,7 @@ impl Core {
         let Some(leader) = leader.filter(|leader| !forwarded && leader.server != self.server) else {
             return no("there is no leader now".into(), false);
         };
-        match self.peers.ask(&leader.server, &mut None, ask, within).await {
+        match self.peers.pass_on(&leader.server, ask, within).await {
             Ok(answer) => answer,
             Err(link::api::ApiError::Connect { error, .. }) => {
                 no(format!("{}: {error}", leader.server), false)
@@ -311,7 +311,7 @@ impl Core {
         let me = self.members();
         let mut others = Vec::new();
         for other in self.peers.names().filter(|name| *name != self.server) {
-            let asked = self.peers.ask(other, &mut None, ControlAsk::Members, MEMBERS).await;
+            let asked = self.peers.ask(other, &mut Kept::default(), ControlAsk::Members, MEMBERS).await;
             if let Ok(ControlAnswer::Members(report)) = asked {
                 others.push(report);
             }

@@ -10,6 +10,7 @@ use tokio::time::sleep;
 
 use crate::core::Core;
 use crate::formation::{Formation, Met, form, to_vote};
+use crate::peers::Kept;
 use crate::types::{Member, Node};
 
 /// How often a member looks, and one that is none yet.
@@ -57,7 +58,9 @@ async fn begin(core: &Core) -> String {
     let mut met = std::collections::BTreeMap::new();
     for other in others {
         let ask = ControlAsk::Meet { server: core.server.clone(), node: core.node };
-        if let Ok(ControlAnswer::Met { node, member }) = core.peers.ask(&other, &mut None, ask, MEET).await {
+        if let Ok(ControlAnswer::Met { node, member }) =
+            core.peers.ask(&other, &mut Kept::default(), ask, MEET).await
+        {
             met.insert(other, Met { node, member });
         }
     }

@@ -52,7 +52,12 @@ impl RaftNetworkFactory<Types> for Network {
     type Network = Way;
 
     async fn new_client(&mut self, target: Node, member: &Member) -> Way {
-        Way { peers: Arc::clone(&self.peers), node: target, server: member.server.clone(), kept: None }
+        Way {
+            peers: Arc::clone(&self.peers),
+            node: target,
+            server: member.server.clone(),
+            kept: Kept::default(),
+        }
     }
 }
 

@@ -1,14 +1,29 @@
 //! The way to the other control servers: kept connections of the agent API, one ask after another on each.
+//!
+//! An ask of Raft has some dozens of milliseconds. Opening a connection takes several ways to and fro, and a good deal of
+//! a busy processor: it goes on when the ask that began it is over, for the next one to use. Otherwise, on a network with
+//! 20 ms or a machine with much to do, none would ever be opened.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use link::api::{Answer, ApiError, Ask, Conversation, Identity, call};
 use link::control::wire::{ControlAnswer, ControlAsk, LISTEN};
 use link::frame::FrameError;
 use plan::{Plan, Role};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
+
+/// A connection that is not open after this time is tried once more beside: its first packet may have been lost.
+const OPEN_BESIDE: Duration = Duration::from_millis(250);
+
+/// How many are tried beside each other.
+const OPENINGS: usize = 4;
+
+/// Open connections to each server that wait for the next ask that is passed on; more are closed.
+const IDLE: usize = 4;
 
 /// All control servers of the plan.
 #[derive(Debug)]
@@ -16,6 +31,7 @@ pub(crate) struct Peers {
     identity: Identity,
     site: String,
     places: BTreeMap<String, Place>,
+    idle: Mutex<BTreeMap<String, Vec<Kept>>>,
     /// Who cannot be reached from here, for tests of a network that is cut.
     #[cfg(test)]
     pub(crate) cut: std::sync::Mutex<std::collections::BTreeSet<String>>,
@@ -28,7 +44,13 @@ struct Place {
 }
 
 /// A connection to one of them, made when it is needed and kept after a whole answer.
-pub(crate) type Kept = Option<Conversation>;
+#[derive(Debug, Default)]
+pub(crate) struct Kept {
+    open: Option<Conversation>,
+    /// Ended when this is dropped.
+    opening: JoinSet<Result<Conversation, ApiError>>,
+    begun: Option<Instant>,
+}
 
 impl Peers {
     pub(crate) fn new(identity: Identity, plan: &Plan) -> Self {
@@ -41,6 +63,7 @@ impl Peers {
             identity,
             site: plan.site.clone(),
             places,
+            idle: Mutex::default(),
             #[cfg(test)]
             cut: std::sync::Mutex::default(),
         }
@@ -57,17 +80,59 @@ impl Peers {
     ) -> Result<ControlAnswer, ApiError> {
         let until = Instant::now() + within;
         let ask = Ask::Control(ask);
-        if let Some(conversation) = kept.take() {
+        if let Some(conversation) = kept.open.take() {
             match self.put(server, conversation, kept, &ask, until).await {
                 Err(ApiError::Frame(_)) => {}
                 other => return other,
             }
         }
-        let place = self.place(server)?;
-        let conversation = call(&self.identity, &self.site, &place.machine, place.address);
-        let slow = || ApiError::Slow(place.address);
-        let conversation = timeout_at(until, conversation).await.map_err(|_| slow())??;
+        let conversation = self.open(server, kept, until).await?;
         self.put(server, conversation, kept, &ask, until).await
+    }
+
+    /// The same on a connection that several callers share by turns.
+    pub(crate) async fn pass_on(
+        &self,
+        server: &str,
+        ask: ControlAsk,
+        within: Duration,
+    ) -> Result<ControlAnswer, ApiError> {
+        let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = idle().get_mut(server).and_then(Vec::pop).unwrap_or_default();
+        let answer = self.ask(server, &mut kept, ask, within).await;
+        let mut idle = idle();
+        let others = idle.entry(server.to_owned()).or_default();
+        if others.len() < IDLE {
+            others.push(kept);
+        }
+        answer
+    }
+
+    /// The first that is opened of those that were begun.
+    pub(crate) async fn open(
+        &self,
+        server: &str,
+        kept: &mut Kept,
+        until: Instant,
+    ) -> Result<Conversation, ApiError> {
+        let place = self.place(server)?;
+        let rested = kept.begun.is_none_or(|begun| begun.elapsed() >= OPEN_BESIDE);
+        if kept.opening.is_empty() || rested && kept.opening.len() < OPENINGS {
+            let (identity, site) = (self.identity.clone(), self.site.clone());
+            let (machine, address) = (place.machine.clone(), place.address);
+            kept.opening.spawn(async move { call(&identity, &site, &machine, address).await });
+            kept.begun = Some(Instant::now());
+        }
+        let opened = timeout_at(until, kept.opening.join_next()).await;
+        match opened.map_err(|_| ApiError::Slow(place.address))? {
+            Some(Ok(Ok(conversation))) => {
+                kept.opening = JoinSet::new();
+                Ok(conversation)
+            }
+            Some(Ok(Err(error))) => Err(error),
+            Some(Err(error)) => Err(ApiError::Refused(error.to_string())),
+            None => Err(ApiError::Slow(place.address)),
+        }
     }
 
     async fn put(
@@ -86,7 +151,7 @@ impl Peers {
         let answer = timeout_at(until, answer).await;
         match answer.map_err(|_| ApiError::Slow(place.address))?? {
             Answer::Control(answer) => {
-                *kept = Some(conversation);
+                kept.open = Some(conversation);
                 Ok(answer)
             }
             other => Err(FrameError::Unexpected(format!("{other:?}")).into()),

@@ -5,5 +5,6 @@ mod cut;
 mod killed;
 mod members;
 mod recover;
+mod slow;
 mod stage;
 mod storage;
