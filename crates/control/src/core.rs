@@ -14,7 +14,7 @@ use openraft::raft::AppendEntriesResponse;
 use openraft::{ChangeMembers, Instant as _, ReadPolicy, ServerState, SnapshotPolicy};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::Error;
 use crate::formation::Met;
@@ -125,6 +125,7 @@ impl Core {
             ControlAsk::Members => Ok(ControlAnswer::Members(self.members())),
             ControlAsk::Replace { old, new, forwarded } => self.replace(old, new, forwarded).await,
             ControlAsk::Recover => self.recover().await,
+            ControlAsk::Forget => self.forget().await,
             ControlAsk::Watch { .. } => Err("watching begins a conversation of its own".into()),
         }
     }
@@ -274,13 +275,16 @@ impl Core {
         });
         MembersReport {
             server: self.server.clone(),
+            node: self.node,
             term: metrics.current_term,
             leader: metrics
                 .current_leader
                 .and_then(|leader| Some(membership.get_node(&leader)?.server.clone())),
             log: metrics.last_log_index.unwrap_or_default(),
+            log_term: self.store.last().map(|last| last.leader_id.term).unwrap_or_default(),
             applied: metrics.last_applied.map(|applied| applied.index).unwrap_or_default(),
             members: members.collect(),
+            voters: configs.clone(),
         }
     }
 
@@ -308,7 +312,26 @@ impl Core {
     /// Prepares a new beginning of this server as the only voter, and ends Raft; the process ends after it.
     async fn recover(&self) -> Result<ControlAnswer, String> {
         let _until_prepared = self.recovery.lock().await;
-        let me = self.members();
+        self.may_recover().await?;
+        // A majority may have been there until a moment ago, and have renewed a lease.
+        sleep(self.timing.fenced_after).await;
+        self.may_recover().await?;
+        self.raft.shutdown().await.map_err(|error| error.to_string())?;
+        let (folder, server) = (self.folder.clone(), self.server.clone());
+        let (content, state) = (self.store.copy(), self.machine.whole());
+        let prepare = move || recover::prepare(&folder, &server, content, state);
+        let prepared = tokio::task::spawn_blocking(prepare).await.map_err(|error| error.to_string())?;
+        prepared.map_err(|error| format!("cannot write the new state: {error}; the old one is as it was"))?;
+        Ok(ControlAnswer::Done)
+    }
+
+    async fn may_recover(&self) -> Result<(), String> {
+        let others = self.others().await;
+        recover::refuse(&self.members(), self.is_in_contact(), &others).map_or(Ok(()), Err)
+    }
+
+    /// What the other control servers that answer say.
+    async fn others(&self) -> Vec<MembersReport> {
         let mut others = Vec::new();
         for other in self.peers.names().filter(|name| *name != self.server) {
             let asked = self.peers.ask(other, &mut Kept::default(), ControlAsk::Members, MEMBERS).await;
@@ -316,15 +339,21 @@ impl Core {
                 others.push(report);
             }
         }
-        if let Some(because) = recover::refuse(&me, self.is_in_contact(), &others) {
+        others
+    }
+
+    /// Sets the state aside, because another one began anew without this server, and ends Raft.
+    async fn forget(&self) -> Result<ControlAnswer, String> {
+        let _until_forgotten = self.recovery.lock().await;
+        let others = self.others().await;
+        if let Some(because) = recover::keeps(&self.members(), self.is_in_contact(), &others) {
             return Err(because);
         }
         self.raft.shutdown().await.map_err(|error| error.to_string())?;
-        let (folder, server) = (self.folder.clone(), self.server.clone());
-        let (content, state) = (self.store.copy(), self.machine.whole());
-        let prepare = move || recover::prepare(&folder, &server, content, state);
-        let prepared = tokio::task::spawn_blocking(prepare).await.map_err(|error| error.to_string())?;
-        prepared.map_err(|error| format!("cannot write the new state: {error}; the old one is as it was"))?;
+        let folder = self.folder.clone();
+        let set_aside = move || recover::set_aside(&folder);
+        let set_aside = tokio::task::spawn_blocking(set_aside).await.map_err(|error| error.to_string())?;
+        set_aside.map_err(|error| format!("cannot set the state aside: {error}"))?;
         Ok(ControlAnswer::Done)
     }
 

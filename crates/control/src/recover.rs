@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 
+use link::control::LIFT;
 use link::control::wire::MembersReport;
 use link::disk::{self, Access, sync_folder};
 
@@ -27,10 +28,6 @@ const OLD: &str = "before-recovery";
 /// What a control server has on disk.
 const FILES: [&str; 3] = ["node.json", "log", "snapshot.json"];
 
-/// Versions jump by this, so that nobody who has seen a later one than the recovered one takes it for old news.
-/// Renewals of a lease alone make some 200,000 versions a day.
-const LIFT: u64 = 1 << 40;
-
 /// Why this server must not begin anew; None: it may. `others`: what the voters that answer say of themselves.
 pub(crate) fn refuse(me: &MembersReport, has_leader: bool, others: &[MembersReport]) -> Option<String> {
     let own = &me.server;
@@ -40,29 +37,58 @@ pub(crate) fn refuse(me: &MembersReport, has_leader: bool, others: &[MembersRepo
              good there is `dolmen control replace`"
         ));
     }
-    let voters: BTreeSet<&str> =
-        me.members.iter().filter(|member| member.votes).map(|member| member.server.as_str()).collect();
-    if voters.is_empty() {
+    if me.members.is_empty() {
         return Some(format!("{own} has no state to recover from: name a voter that still has its own"));
     }
-    let is_voter = |report: &&MembersReport| {
-        report.server != *own && voters.contains(report.server.as_str()) && !report.members.is_empty()
-    };
-    let alive: Vec<&MembersReport> = others.iter().filter(is_voter).collect();
-    let (there, majority) = (alive.len() + usize::from(voters.contains(own.as_str())), voters.len() / 2 + 1);
-    if there >= majority {
-        let names: Vec<&str> = alive.iter().map(|report| report.server.as_str()).collect();
+    let alive: Vec<&MembersReport> =
+        others.iter().filter(|report| report.server != *own && !report.members.is_empty()).collect();
+    let there: BTreeSet<u64> = alive.iter().map(|report| report.node).chain([me.node]).collect();
+    // One of them may know of later voters than this one.
+    if let Some(report) = alive.iter().copied().chain([me]).find(|report| agree(report, &there)) {
+        let of_those = report.members.iter().filter(|member| member.votes && there.contains(&member.node));
+        let names: Vec<&str> = of_those.map(|member| member.server.as_str()).collect();
         return Some(format!(
-            "{there} of {} voters have their state ({own}, {}), a majority: they agree by themselves as soon as they \
-             reach each other",
-            voters.len(),
-            names.join(", ")
+            "{} have their state, a majority of the voters: they agree by themselves as soon as they reach each other",
+            names.join(" and ")
         ));
     }
-    let longer = alive.iter().find(|report| (report.term, report.log) > (me.term, me.log));
+    if !me.votes() {
+        return Some(format!("{own} has no vote, and so may lack what was agreed on: name a voter"));
+    }
+    let longer = alive.iter().find(|report| report.votes() && knows(report) > knows(me));
     longer.map(|report| {
         let name = &report.server;
         format!("{name} knows more than {own}: recover from it, with `dolmen control recover {name}`")
+    })
+}
+
+/// Whether these servers are a majority of each set of voters.
+fn agree(report: &MembersReport, there: &BTreeSet<u64>) -> bool {
+    let agrees = |voters: &BTreeSet<u64>| voters.intersection(there).count() > voters.len() / 2;
+    !report.voters.is_empty() && report.voters.iter().all(agrees)
+}
+
+/// In Raft's order: the term in which the last entry was made, not the one that a candidate has counted up to.
+fn knows(report: &MembersReport) -> (u64, u64) {
+    (report.log_term, report.log)
+}
+
+/// Why this server must keep its state; None: another one began anew without it.
+pub(crate) fn keeps(me: &MembersReport, has_leader: bool, others: &[MembersReport]) -> Option<String> {
+    let own = &me.server;
+    if has_leader || me.members.is_empty() {
+        let because = if has_leader { "has a leader" } else { "has no state" };
+        return Some(format!("{own} {because}, so there is nothing to forget; nothing was changed"));
+    }
+    let anew = |report: &&MembersReport| {
+        report.leader.as_ref() == Some(&report.server)
+            && report.members.iter().all(|member| member.node != me.node)
+    };
+    others.iter().find(anew).is_none().then(|| {
+        format!(
+            "no other control server that answers began anew without {own}, whose state may be the one that counts; \
+             nothing was changed\nhint: `dolmen control` shows who leads"
+        )
     })
 }
 
@@ -103,15 +129,33 @@ pub(crate) fn carry_out(folder: &Path) -> io::Result<()> {
         if !whole.join(file).exists() {
             continue;
         }
-        if folder.join(file).exists() {
-            std::fs::rename(folder.join(file), old.join(file))?;
-        }
-        sync_folder(&old.join(file))?;
+        keep(folder, file)?;
         std::fs::rename(whole.join(file), folder.join(file))?;
         sync_folder(&folder.join(file))?;
     }
     std::fs::remove_dir(&whole)?;
     sync_folder(&whole)
+}
+
+/// Leaves the folder as that of a new server, the old state beside it. The log goes last: cut off
+/// before it, the server finds a log without a node and refuses to start.
+pub(crate) fn set_aside(folder: &Path) -> io::Result<()> {
+    remove(&folder.join(OLD))?;
+    std::fs::create_dir_all(folder.join(OLD))?;
+    for file in ["node.json", "snapshot.json", "log"].map(Path::new) {
+        keep(folder, file)?;
+        sync_folder(&folder.join(file))?;
+    }
+    Ok(())
+}
+
+/// Moves a file of the old state to the others.
+fn keep(folder: &Path, file: &Path) -> io::Result<()> {
+    let old = folder.join(OLD).join(file);
+    if folder.join(file).exists() {
+        std::fs::rename(folder.join(file), &old)?;
+    }
+    sync_folder(&old)
 }
 
 fn remove(folder: &Path) -> io::Result<()> {
@@ -136,25 +180,78 @@ mod tests {
         };
         MembersReport {
             server: format!("control-{number}"),
+            node: number,
             term: 3,
             leader: None,
             log,
+            log_term: 3,
             applied: log,
             members: (1..=members).map(member).collect(),
+            voters: if members == 0 { Vec::new() } else { vec![(1..=members).collect()] },
         }
+    }
+
+    #[track_caller]
+    fn check(me: &MembersReport, has_leader: bool, others: &[MembersReport], expect: &str) {
+        let refused = refuse(me, has_leader, others).unwrap_or_default();
+        assert!(refused.contains(expect) && refused.is_empty() == expect.is_empty(), "{refused}");
     }
 
     #[test]
     fn only_the_last_one_with_the_most_may_begin_anew() {
-        let check = |me: MembersReport, has_leader, others: &[MembersReport], expect: &str| {
-            let refused = refuse(&me, has_leader, others).unwrap_or_default();
-            assert!(refused.contains(expect) && refused.is_empty() == expect.is_empty(), "{refused}");
+        check(&report(1, 9, 3), true, &[], "has a leader");
+        check(&report(1, 0, 0), false, &[], "no state to recover from");
+        check(
+            &report(1, 9, 3),
+            false,
+            &[report(2, 9, 3)],
+            "control-1 and control-2 have their state, a majority",
+        );
+        check(&report(1, 9, 3), false, &[report(2, 0, 0)], "");
+        check(&report(1, 9, 5), false, &[report(2, 10, 5)], "`dolmen control recover control-2`");
+        check(&report(1, 9, 5), false, &[report(2, 8, 5), report(3, 0, 0)], "");
+        check(&report(4, 9, 3), false, &[], "control-4 has no vote");
+    }
+
+    #[test]
+    fn one_that_lost_its_disk_counts_for_nothing_though_it_was_taken_in_again() {
+        let again = MembersReport { node: 22, ..report(2, 9, 3) };
+        check(&report(1, 9, 3), false, std::slice::from_ref(&again), "");
+        check(&again, false, &[], "control-2 has no vote");
+    }
+
+    #[test]
+    fn who_has_counted_up_terms_alone_knows_no_more() {
+        let candidate = MembersReport { term: 90, log_term: 2, ..report(2, 30, 5) };
+        check(&report(1, 9, 5), false, &[candidate], "");
+    }
+
+    #[test]
+    fn in_the_middle_of_a_change_a_majority_of_both_sets_must_be_there() {
+        let changing = |number| MembersReport {
+            voters: vec![(1..=3).collect(), (3..=5).collect()],
+            ..report(number, 9, 5)
         };
-        check(report(1, 9, 3), true, &[], "has a leader");
-        check(report(1, 0, 0), false, &[], "no state to recover from");
-        check(report(1, 9, 3), false, &[report(2, 9, 3)], "2 of 3 voters have their state");
-        check(report(1, 9, 3), false, &[report(2, 0, 0)], "");
-        check(report(1, 9, 5), false, &[report(2, 10, 5)], "`dolmen control recover control-2`");
-        check(report(1, 9, 5), false, &[report(2, 8, 5), report(3, 0, 0)], "");
+        check(&changing(1), false, &[changing(2)], "");
+        check(&changing(1), false, &[changing(2), changing(3), changing(4)], "a majority");
+        // Another one that is left knows of a change that this one has not heard of.
+        let later = MembersReport { voters: vec![(2..=4).collect()], log: 8, ..report(4, 8, 5) };
+        check(&report(1, 9, 3), false, &[report(3, 7, 3), later], "a majority");
+    }
+
+    #[test]
+    fn nobody_forgets_a_state_that_may_count() {
+        let leads = |number: u64, members: u64| MembersReport {
+            leader: Some(format!("control-{number}")),
+            ..report(number, 9, members)
+        };
+        let check = |has_leader, others: &[MembersReport], expect: &str| {
+            let kept = keeps(&report(4, 9, 5), has_leader, others).unwrap_or_default();
+            assert!(kept.contains(expect) && kept.is_empty() == expect.is_empty(), "{kept}");
+        };
+        check(true, &[leads(1, 3)], "has a leader");
+        check(false, &[leads(1, 5)], "may be the one that counts");
+        check(false, &[report(1, 9, 3)], "may be the one that counts");
+        check(false, &[leads(1, 3)], "");
     }
 }

@@ -67,6 +67,9 @@ async fn talk(
             Ask::Control(ControlAsk::Recover) if caller != Caller::Operator => {
                 Err("only the operator may let a control server begin anew".into())
             }
+            Ask::Control(ControlAsk::Forget) if caller != Caller::Operator => {
+                Err("only the operator may let a control server forget its state".into())
+            }
             Ask::Control(ask) => core.answer(ask).await,
             other => Err(format!("this is a control server, which knows nothing of {other:?}")),
         };

@@ -87,6 +87,11 @@ impl Store {
         Ok(took[MEASURED / 2])
     }
 
+    /// The last entry.
+    pub(crate) fn last(&self) -> Option<LogId> {
+        self.content().last()
+    }
+
     /// What is in the log now.
     pub(crate) fn copy(&self) -> Content {
         self.content().clone()

@@ -10,11 +10,16 @@ const SLOW_DISK: u32 = 10;
 /// The time for messages and disks in an election and in one renewal after it.
 const MARGIN: Duration = Duration::from_millis(150);
 
+/// As the database servers wait before one takes over.
+const FENCED: Duration = Duration::from_millis(250);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Timing {
     pub(crate) heartbeat: Duration,
     pub(crate) election_min: Duration,
     pub(crate) election_max: Duration,
+    /// After this much time without a majority every holder of the lease is fenced, whatever its clock says.
+    pub(crate) fenced_after: Duration,
 }
 
 impl Timing {
@@ -28,7 +33,8 @@ impl Timing {
     /// that were killed under load were missed for longer than a lease of 3 s allows.
     pub(crate) fn for_lease(lease: Lease) -> Self {
         let election_max = (lease.patience().saturating_sub(MARGIN) / 2).min(Duration::from_millis(500));
-        Self { heartbeat: election_max / 7, election_min: election_max / 2, election_max }
+        let fenced_after = lease.length + lease.length / 100 + FENCED;
+        Self { heartbeat: election_max / 7, election_min: election_max / 2, election_max, fenced_after }
     }
 
     /// Whether losing the leader can never fence a healthy holder; else why it can.

@@ -11,6 +11,7 @@
 //! Words: the *holder* is the server that may be primary in this *epoch*; the epoch grows with every
 //! promotion and is the identity of a history, because PostgreSQL's timeline numbers are not unique.
 
+mod anew;
 mod apply;
 mod command;
 mod history;
@@ -24,6 +25,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub use anew::floor;
 pub use command::Command;
 pub use history::{HISTORY_MAX, Promotion};
 pub use lsn::{Lsn, NotLsn};
@@ -31,6 +33,9 @@ pub use refusal::Refusal;
 
 /// Under which control keeps the record.
 pub const KEY: &str = "database";
+
+/// The holder of a record that control began anew with; no server is called so.
+pub const NOBODY: &str = "nobody";
 
 /// See the head of this file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -154,10 +159,11 @@ impl SynchronousSet {
         Self { mode, members: BTreeSet::new(), wait_for: 0, generation: 0 }
     }
 
-    /// How many members must have voted: N − W + 1 meet every W that may have acknowledged a commit.
+    /// How many members must have voted: N − W + 1 meet every W that may have acknowledged a commit. On an
+    /// asynchronous site nobody has waited for anyone, unless control began anew ([`Group::begin_anew`]).
     pub fn quorum(&self) -> usize {
         match self.mode {
-            Mode::Asynchronous { .. } => 1,
+            Mode::Asynchronous { .. } if self.wait_for == 0 => 1,
             _ => (self.members.len() + 1).saturating_sub(self.wait_for as usize),
         }
     }

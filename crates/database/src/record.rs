@@ -166,6 +166,9 @@ impl View {
         within: Duration,
     ) -> Result<(), ProposeError> {
         let known = self.known.as_ref().ok_or(ProposeError::Unread)?;
+        if known.group.is_in_doubt(known.version) && !matches!(command, Command::BeginAnew { .. }) {
+            return Err(Refusal::InDoubt.into());
+        }
         let next = known.group.apply(command)?;
         self.write(known.version, next, within).await
     }

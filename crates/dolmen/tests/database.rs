@@ -164,3 +164,101 @@ fn what_needs_a_database_that_is_up_says_so() {
     site.run(&["stop"]).fine();
     refused(&site.run(&["psql"]), 2, "no database");
 }
+
+const LOST: [(&str, &str); 2] = [("control-2", "beta"), ("control-3", "gamma")];
+
+/// The control servers of beta and gamma lose their disks.
+fn lose_most_of_control(site: &Site) {
+    LOST.iter().for_each(|(server, _)| drop(site.run(&["kill", server]).fine()));
+    for (server, machine) in LOST {
+        let folder = site.state().join("machines").join(machine).join("servers").join(server);
+        std::fs::remove_dir_all(folder).expect("its folder was there");
+    }
+}
+
+fn start(site: &Site, servers: &[&str]) {
+    servers.iter().for_each(|server| drop(site.run(&["start", server]).fine()));
+}
+
+/// As soon as the last voter knows that it has no leader any more.
+fn recover(site: &Site) -> Ran {
+    until("a new beginning", Duration::from_secs(30), || {
+        let ran = site.run(&["control", "recover", "--accept-loss"]);
+        assert!(ran.code == 0 || ran.says("has a leader") || ran.says("does not answer"), "{ran:?}");
+        (ran.code == 0).then_some(ran)
+    })
+}
+
+/// Waits until there is a primary with a replica, whichever it is.
+fn until_any_whole(site: &Site) -> Value {
+    until("a primary with a replica", Duration::from_secs(60), || {
+        let status = site.status();
+        let whole = status["healthy"] == true && status["database"]["replicas"][0]["synchronous"] == true;
+        whole.then_some(status)
+    })
+}
+
+#[test]
+fn the_database_goes_on_after_most_of_control_is_lost_for_good() {
+    let site = up(136);
+    until_whole(&site, "database-1");
+    query(&site, &[], "CREATE TABLE kept (id int); INSERT INTO kept VALUES (1)");
+    lose_most_of_control(&site);
+    start(&site, &["control-2", "control-3"]);
+    refused(
+        &site.run(&["control", "recover"]),
+        2,
+        "`dolmen control recover control-1 --accept-loss` does it",
+    );
+    let said = recover(&site);
+    assert!(said.says("control-1 begins anew as the only voter"), "{said:?}");
+    // One that the last leader has taken in again in its last moment believes in that.
+    for server in
+        ["control-2", "control-3"].into_iter().filter(|server| said.says(&format!("forget {server}")))
+    {
+        until("it forgets", Duration::from_secs(20), || {
+            (site.run(&["control", "forget", server]).code == 0).then_some(())
+        });
+    }
+    let status = until_any_whole(&site);
+    let epoch = status["database"]["agreed"]["epoch"].as_u64().unwrap_or_default();
+    assert!(epoch > 1 << 20, "no epoch is given out twice: {epoch}");
+    query(&site, &[], "INSERT INTO kept VALUES (2)");
+    assert_eq!(query(&site, &[], "SELECT count(*) FROM kept"), "2");
+    let control = site.run(&["control"]).fine();
+    assert_eq!(
+        control.out.matches(" votes ").count() + control.out.matches(" leads ").count(),
+        3,
+        "{control:?}"
+    );
+}
+
+#[test]
+fn a_failover_that_control_has_forgotten_is_for_a_person_to_decide() {
+    let site = up(137);
+    until_whole(&site, "database-1");
+    query(&site, &[], "CREATE TABLE kept (id int); INSERT INTO kept VALUES (1)");
+    // All that happens from here on only the voters know that will be lost.
+    site.run(&["kill", "control-1"]).fine();
+    until("a switchover", Duration::from_secs(20), || {
+        (site.run(&["switchover", "database-2"]).code == 0).then_some(())
+    });
+    until("a commit of the new primary", Duration::from_secs(20), || {
+        (site.run(&["psql", "--", "-XAtqc", "INSERT INTO kept VALUES (2)"]).code == 0).then_some(())
+    });
+    // Only then it is back, so that it learns nothing of that.
+    lose_most_of_control(&site);
+    start(&site, &["control-1", "control-2", "control-3"]);
+    recover(&site);
+    let waits = until("a server that knows more", Duration::from_secs(30), || {
+        let ran = site.run(&["status"]);
+        ran.says("control knows nothing, so it has forgotten a failover").then_some(ran)
+    });
+    assert!(waits.code == 1 && waits.says("`dolmen switchover --force database-2`"), "{waits:?}");
+    refused(&site.run(&["psql", "--", "-XAtqc", "SELECT 1"]), 2, "");
+    site.run(&["switchover", "--force", "database-2"]).fine();
+    assert_eq!(query(&site, &[], "SELECT count(*) FROM kept"), "2", "what it acknowledged is there");
+    assert!(site.run(&["database", "reinit", "database-1"]).fine().says("is a new copy"));
+    until_whole(&site, "database-2");
+    assert_eq!(query(&site, &["--replica"], "SELECT count(*) FROM kept"), "2");
+}

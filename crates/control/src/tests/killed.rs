@@ -26,8 +26,10 @@ const CHILD: &str = "DOLMEN_TEST_CONTROL";
 #[tokio::test]
 async fn server_process() {
     let Ok(what) = std::env::var(CHILD) else { return };
-    let [block, number, folder] = what.splitn(3, ' ').collect::<Vec<_>>()[..] else { panic!("{what}") };
-    let stage = Stage::again(block.parse().unwrap(), MACHINES, Path::new(folder));
+    let [block, machines, number, folder] = what.splitn(4, ' ').collect::<Vec<_>>()[..] else {
+        panic!("{what}")
+    };
+    let stage = Stage::again(block.parse().unwrap(), machines.parse().unwrap(), Path::new(folder));
     let mut running = stage.start(number.parse().unwrap()).await;
     // A thread, since the runtime would wait for a blocking task.
     let (sender, gone) = tokio::sync::oneshot::channel();
@@ -41,8 +43,11 @@ async fn server_process() {
 pub fn spawn(stage: &Stage, number: usize) -> Child {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "tests::killed::server_process", "--nocapture"]);
-    command.env(CHILD, format!("{} {number} {}", stage.block, stage.folder.display()));
-    command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap()
+    let machines = stage.plan.role(plan::Role::Control).count();
+    command.env(CHILD, format!("{} {machines} {number} {}", stage.block, stage.folder.display()));
+    let output = stage.folder.join(format!("control-{number}.out"));
+    let output = std::fs::File::options().create(true).append(true).open(output).unwrap();
+    command.stdin(Stdio::piped()).stdout(output).spawn().unwrap()
 }
 
 pub struct Children(pub Vec<Child>);

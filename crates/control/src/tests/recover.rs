@@ -1,5 +1,7 @@
 //! Most voters lost for good, as processes: the last one begins anew by the operator's order alone.
 
+use std::time::Duration;
+
 use link::api::{Answer, ApiError, Ask, Authority, Identity, OPERATOR, call};
 use link::control::wire::{ControlAnswer, ControlAsk, MembersReport};
 use link::control::{ABSENT, Control};
@@ -10,6 +12,38 @@ use super::killed::{Children, leader, spawn};
 use super::stage::{DEADLINE, Stage};
 
 const BLOCK: u8 = 149;
+const BLOCK_OF_FIVE: u8 = 145;
+
+fn operator(stage: &Stage) -> Identity {
+    let folder = stage.folder.join(OPERATOR);
+    std::fs::create_dir_all(&folder).unwrap();
+    Authority::open(&stage.folder.join("authority")).unwrap().issue(OPERATOR, &folder).unwrap();
+    Identity::open(&folder).unwrap()
+}
+
+/// Lets this one begin anew, once it knows that it has no leader.
+async fn recover(stage: &Stage, operator: &Identity, children: &mut Children, number: usize) {
+    let end = Instant::now() + DEADLINE;
+    let mut began = Instant::now();
+    while let Err(refused) = ask(operator, stage, number, ControlAsk::Recover).await {
+        assert!(refused.to_string().contains("has a leader") && Instant::now() < end, "{refused}");
+        sleep(Duration::from_millis(50)).await;
+        began = Instant::now();
+    }
+    // Whoever held a lease of before is fenced by then.
+    assert!(began.elapsed() >= Duration::from_millis(3280), "after {:?}", began.elapsed());
+    ends_and_starts(stage, children, number).await;
+}
+
+/// It ends of itself; here the test is its agent.
+async fn ends_and_starts(stage: &Stage, children: &mut Children, number: usize) {
+    let end = Instant::now() + DEADLINE;
+    while children.0[number - 1].try_wait().unwrap().is_none() {
+        assert!(Instant::now() < end, "it does not end");
+        sleep(Duration::from_millis(20)).await;
+    }
+    children.0[number - 1] = spawn(stage, number);
+}
 
 async fn ask(
     identity: &Identity,
@@ -43,7 +77,7 @@ async fn members(
             Ok(ControlAnswer::Members(report)) if wanted(&report) => return report,
             other => assert!(Instant::now() < end, "control-{number}: {other:?}"),
         }
-        sleep(std::time::Duration::from_millis(20)).await;
+        sleep(Duration::from_millis(20)).await;
     }
 }
 
@@ -54,10 +88,7 @@ fn voters(report: &MembersReport) -> usize {
 #[tokio::test]
 async fn the_last_voter_begins_anew_by_order_and_takes_the_others_in() {
     let stage = Stage::new(BLOCK, 3);
-    let folder = stage.folder.join(OPERATOR);
-    std::fs::create_dir_all(&folder).unwrap();
-    Authority::open(&stage.folder.join("authority")).unwrap().issue(OPERATOR, &folder).unwrap();
-    let operator = Identity::open(&folder).unwrap();
+    let operator = operator(&stage);
     let mut children = Children((1..=3).map(|number| spawn(&stage, number)).collect());
     leader(&stage).await;
     assert_eq!(stage.client(1).propose("a", ABSENT, json!("kept"), DEADLINE).await, Ok(1));
@@ -77,20 +108,7 @@ async fn the_last_voter_begins_anew_by_order_and_takes_the_others_in() {
     members(&stage, &operator, 2, |_| true).await;
     let refused = ask(&operator, &stage, 2, ControlAsk::Recover).await.unwrap_err().to_string();
     assert!(refused.contains("no state to recover from"), "{refused}");
-    // For a moment it believes that it still leads.
-    let end = Instant::now() + DEADLINE;
-    while let Err(refused) = ask(&operator, &stage, 1, ControlAsk::Recover).await {
-        assert!(refused.to_string().contains("has a leader") && Instant::now() < end, "{refused}");
-        sleep(std::time::Duration::from_millis(50)).await;
-    }
-
-    // It ends, and is started again.
-    let end = Instant::now() + DEADLINE;
-    while children.0[0].try_wait().unwrap().is_none() {
-        assert!(Instant::now() < end, "it does not end");
-        sleep(std::time::Duration::from_millis(20)).await;
-    }
-    children.0[0] = spawn(&stage, 1);
+    recover(&stage, &operator, &mut children, 1).await;
     let record = stage.client(1).read("a", DEADLINE).await.unwrap().unwrap();
     assert_eq!(record.value, json!("kept"));
     assert!(record.version > 1_000, "version {} may be taken for old news", record.version);
@@ -103,4 +121,50 @@ async fn the_last_voter_begins_anew_by_order_and_takes_the_others_in() {
     children.kill(0);
     let record = client.read("a", DEADLINE).await.unwrap().unwrap();
     assert_eq!(record.value, json!("new"));
+}
+
+#[tokio::test]
+async fn a_voter_that_was_left_over_forgets_and_is_taken_in() {
+    let stage = Stage::new(BLOCK_OF_FIVE, 5);
+    let operator = operator(&stage);
+    let mut children = Children((1..=5).map(|number| spawn(&stage, number)).collect());
+    leader(&stage).await;
+    assert_eq!(stage.client(1).propose("a", ABSENT, json!("kept"), DEADLINE).await, Ok(1));
+    let all_know = |report: &MembersReport| report.applied >= 2;
+    members(&stage, &operator, 1, all_know).await;
+    members(&stage, &operator, 2, all_know).await;
+    let forget = async |number| ask(&operator, &stage, number, ControlAsk::Forget).await;
+    let refused = forget(2).await.unwrap_err().to_string();
+    assert!(refused.contains("nothing was changed"), "{refused}");
+
+    (0..5).for_each(|index| children.kill(index));
+    (3..=5).for_each(|number| std::fs::remove_dir_all(stage.data(number)).unwrap());
+    (0..5).for_each(|index| children.0[index] = spawn(&stage, index + 1));
+    // Which one it is does not matter: both know the same, or the other one is named.
+    let know = [1, 2].map(|number| members(&stage, &operator, number, |_| true));
+    let [one, two] = know;
+    let (one, two) = (one.await, two.await);
+    let (first, left) = if (two.log_term, two.log) > (one.log_term, one.log) { (2, 1) } else { (1, 2) };
+    let end = Instant::now() + DEADLINE;
+    loop {
+        let refused = forget(left).await.unwrap_err().to_string();
+        if refused.contains("may be the one that counts") {
+            break;
+        }
+        // For a moment it believes in the leader of before.
+        assert!(refused.contains("has a leader") && Instant::now() < end, "{refused}");
+        sleep(Duration::from_millis(50)).await;
+    }
+    recover(&stage, &operator, &mut children, first).await;
+    members(&stage, &operator, first, |report| report.leader.as_ref() == Some(&report.server)).await;
+
+    // The one that is left over still counts on the lost ones, and is of no use.
+    let alone = members(&stage, &operator, left, |_| true).await;
+    assert_eq!((voters(&alone), alone.members.len()), (5, 5));
+    forget(left).await.unwrap();
+    ends_and_starts(&stage, &mut children, left).await;
+    assert!(stage.data(left).join("before-recovery/log").exists());
+    members(&stage, &operator, first, |report| voters(report) == 5).await;
+    let record = stage.client(left).read("a", DEADLINE).await.unwrap().unwrap();
+    assert_eq!(record.value, json!("kept"));
 }

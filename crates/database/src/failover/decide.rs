@@ -7,7 +7,7 @@ use super::seen::{Answer, Data, Postgres, Record, Seen};
 use super::view::View;
 use super::words::{with_disk, with_pause};
 use super::{Action, Decision, Standing, primary, refuse, replica};
-use crate::group::{Command, Group};
+use crate::group::{Command, Group, floor};
 
 /// See the head of this file.
 pub fn decide(seen: &Seen) -> Decision {
@@ -18,6 +18,9 @@ fn next(seen: &Seen) -> Decision {
     if let Postgres::Stopped { leftovers: count @ 1.. } = seen.postgres {
         let text = format!("ending {count} processes of postgres that were left behind");
         return say(Standing::Boot, Action::EndLeftovers, State::Starting, text);
+    }
+    if let Some(view) = View::of(seen).filter(|view| view.group.is_in_doubt(view.version)) {
+        return begin_anew(&view);
     }
     if let Some(refusal) = refuse::refuse(seen) {
         return failed(seen, refusal);
@@ -40,12 +43,16 @@ pub(super) fn say(standing: Standing, action: Action, state: State, because: imp
 
 /// What cannot be right stays as it is; a lease that goes with it is given to others.
 fn failed(seen: &Seen, refusal: String) -> Decision {
-    let leased = View::of(seen).filter(View::leased);
-    let action = match (&seen.postgres, leased) {
+    let held = View::of(seen).filter(|view| view.i_hold() && !view.group.is_released());
+    let action = match (&seen.postgres, held) {
         (Postgres::Running { .. }, _) => Action::Stop,
-        (Postgres::Stopped { .. }, Some(view)) => Action::Propose(release(&view, None)),
-        (Postgres::Stopped { .. }, None) if seen.orders.stop => Action::End,
-        (Postgres::Stopped { .. }, None) => Action::Wait,
+        // What its data says of where the log ends is worth nothing now.
+        (Postgres::Stopped { .. }, Some(view)) if seen.in_touch || view.leased() => {
+            let (epoch, server) = (view.group.epoch, seen.me.clone());
+            Action::Propose(Command::Release { epoch, server, prefer: None, clean: None })
+        }
+        (Postgres::Stopped { .. }, _) if seen.orders.stop => Action::End,
+        (Postgres::Stopped { .. }, _) => Action::Wait,
     };
     say(Standing::Failed, action, State::Unhealthy, refusal)
 }
@@ -71,6 +78,15 @@ fn unread(seen: &Seen, why: &str) -> Decision {
             say(Standing::Boot, Action::Wait, State::Starting, text)
         }
     }
+}
+
+/// Control began anew, and the record may be older than the data.
+fn begin_anew(view: &View) -> Decision {
+    let servers = view.seen.servers.iter().cloned().collect();
+    let command = Command::BeginAnew { floor: floor(view.version), servers };
+    let text =
+        "control began anew and may have forgotten a failover: all database servers say what they have";
+    say(Standing::Boot, Action::Propose(command), State::Starting, text)
 }
 
 /// Nobody has written the record yet: the plan's first server does.

@@ -7,7 +7,7 @@ use link::report::State;
 use super::decide::say;
 use super::seen::AsReplica;
 use super::view::View;
-use super::{Action, Decision, Standing};
+use super::{Action, Decision, Standing, refuse};
 use crate::group::{Ballot, Command, Phase, Position};
 
 /// How long the best so far waits for the votes that are still out.
@@ -35,6 +35,7 @@ pub(super) fn open_ballot(view: &View) -> Decision {
     let group = view.group;
     let (server, epoch, seq) = (view.seen.me.clone(), group.epoch, group.seq);
     let text = match group.is_released() {
+        true if group.began_anew() => "control began anew: opening an election of all servers".to_owned(),
         true => format!("{} released its lease: opening an election", group.holder),
         false => format!("{} is silent for longer than its lease: opening an election", group.holder),
     };
@@ -54,9 +55,17 @@ pub(super) fn elect(view: &View, replica: &AsReplica) -> Decision {
     let group = view.group;
     let position = view.position(replica);
     if is_forced(view) {
+        // Data of a promotion that the record has not: whoever lacks that is no beginning of it.
+        let epoch = refuse::forgotten(view).unwrap_or(position.epoch);
+        let position = Position { epoch, ..position };
         let over = group.is_released() || view.silence >= view.patience();
         let why = "the operator makes this server the primary, whatever is lost by it";
         return if over { take_over(view, position, why) } else { sealed(Action::Wait, why) };
+    }
+    if let Some(epoch) = refuse::forgotten(view) {
+        let text =
+            format!("sealed: its data of epoch {epoch}, which control has forgotten, is to be copied anew");
+        return sealed(Action::Wait, text);
     }
     if let Phase::Released { prefer, clean } = &group.state {
         let turn = prefer.as_ref().is_none_or(|name| *name == view.seen.me) || view.silence >= TURN_PATIENCE;
@@ -90,7 +99,7 @@ fn vote(view: &View, ballot: &Ballot, position: Position) -> Decision {
         let out: Vec<_> = missing(view, ballot).collect();
         let votes = ballot.votes.len();
         let text = format!("sealed: {votes} of {quorum} votes, waiting for {}", out.join(" or "));
-        return sealed(Action::Wait, text);
+        return if group.began_anew() { everyone(text) } else { sealed(Action::Wait, text) };
     }
     if !group.is_released() && view.silence < view.patience() {
         let text = format!("sealed: elected, until {} is fenced for certain", group.holder);
@@ -102,6 +111,7 @@ fn vote(view: &View, ballot: &Ballot, position: Position) -> Decision {
                 return sealed(Action::Wait, "sealed: enough votes, waiting a moment for the others");
             }
             let why = match group.is_released() {
+                true if group.began_anew() => "control began anew, and this server has most".to_owned(),
                 true => format!("{} released its lease, and this server has most", group.holder),
                 false => format!("the lease of {} ran out, and this server has most", group.holder),
             };
@@ -113,6 +123,15 @@ fn vote(view: &View, ballot: &Ballot, position: Position) -> Decision {
         Some(first) => sealed(Action::Wait, format!("sealed: {first} has most and takes over")),
         None => sealed(Action::Wait, "sealed: nobody has voted"),
     }
+}
+
+/// Only a person can know that one of them will not come back.
+fn everyone(text: String) -> Decision {
+    let text = format!(
+        "{text}; control began anew and may have forgotten a failover, so all must say what they have: if one is \
+         lost for good, `dolmen switchover --force SERVER` makes the one that you name the primary"
+    );
+    say(Standing::Sealed, Action::Wait, State::Unhealthy, text)
 }
 
 /// The members that have not voted.

@@ -87,17 +87,24 @@ fn unrecorded(seen: &Seen, standby: bool) -> Option<String> {
 /// Data of an epoch that the record has never heard of: control was recovered from the state of a voter that had not
 /// heard of it. What of it was acknowledged only a person can know.
 fn beyond(seen: &Seen, view: View) -> Option<String> {
-    let (stamp, group) = (seen.stamp?, view.group);
-    let (newest, me) = (stamp.confirmed.max(stamp.following), &seen.me);
+    let (group, me) = (view.group, &seen.me);
     let decided = group.reinit.contains(me) || group.force.as_ref() == Some(me);
-    (newest > group.epoch && !decided).then(|| {
-        format!(
-            "the data here is of epoch {newest}, but control knows of none after {}, so it has forgotten a failover: \
-             `dolmen switchover --force {me}` lets this data count, `dolmen database reinit {me}` copies that of \
-             {}; it is left untouched",
-            group.epoch, group.holder
-        )
-    })
+    let newest = forgotten(&view).filter(|_| !decided)?;
+    Some(format!(
+        "the data here is of epoch {newest}, of which control knows nothing, so it has forgotten a failover: \
+         `dolmen switchover --force {me}` lets this data count, `dolmen database reinit {me}` copies that of the \
+         primary; it is left untouched"
+    ))
+}
+
+/// The epoch of the data here, when the record should know of it and does not. That of the holder counts: it was
+/// taken over with, and is marked with the new epoch next.
+pub(super) fn forgotten(view: &View) -> Option<u64> {
+    let (stamp, group) = (view.seen.stamp?, view.group);
+    let newest = stamp.confirmed.max(stamp.following);
+    let remembers = group.history.first().is_none_or(|first| newest >= first.epoch);
+    let unknown = newest > 0 && remembers && group.promotion(newest).is_none();
+    (unknown && !view.i_hold()).then_some(newest)
 }
 
 fn list(majors: &[u32]) -> String {

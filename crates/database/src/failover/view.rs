@@ -15,6 +15,7 @@ const FAILOVERS_MAX: usize = 2;
 #[derive(Clone, Copy)]
 pub(super) struct View<'a> {
     pub(super) seen: &'a Seen,
+    pub(super) version: u64,
     pub(super) group: &'a Group,
     pub(super) version_age: Duration,
     pub(super) silence: Duration,
@@ -23,9 +24,11 @@ pub(super) struct View<'a> {
 
 impl<'a> View<'a> {
     pub(super) fn of(seen: &'a Seen) -> Option<Self> {
-        let Record::Known { group, version_age, silence, epoch_age, .. } = &seen.record else { return None };
-        let (version_age, silence, epoch_age) = (*version_age, *silence, *epoch_age);
-        Some(Self { seen, group, version_age, silence, epoch_age })
+        let Record::Known { version, group, version_age, silence, epoch_age } = &seen.record else {
+            return None;
+        };
+        let (version, version_age, silence, epoch_age) = (*version, *version_age, *silence, *epoch_age);
+        Some(Self { seen, version, group, version_age, silence, epoch_age })
     }
 
     pub(super) fn i_hold(&self) -> bool {

@@ -77,6 +77,9 @@ pub(crate) fn lead(seen: &Seen, now: Duration) -> Lead {
         Phase::Open => return Lead::Open { server: holder.clone(), epoch: *epoch },
         Phase::Promoting => format!("{holder} is being promoted"),
         Phase::HandingOver => format!("{holder} hands over"),
+        Phase::Released { .. } if group.began_anew() => {
+            "control began anew, and the database servers settle first who has most".to_owned()
+        }
         Phase::Released { .. } => format!("{holder} gave up and nobody has taken over yet"),
     };
     Lead::Nobody(format!("{why} (epoch {epoch})"))

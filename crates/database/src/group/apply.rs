@@ -26,6 +26,7 @@ impl Group {
             Command::BeginHandover { epoch, boot, to } => next.begin_handover(*epoch, boot, to),
             Command::AskHandover { to } => next.ask_handover(to.as_deref()),
             Command::RefuseHandover { epoch, boot, because } => next.refuse_handover(*epoch, boot, because),
+            Command::BeginAnew { floor, servers } => next.begin_anew(*floor, servers),
             Command::Pause => next.pause(),
             Command::Resume => next.resume(),
             Command::Reinit { server } => next.reinit(server),

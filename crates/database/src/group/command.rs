@@ -1,5 +1,7 @@
 //! All that may be done to the record.
 
+use std::collections::BTreeSet;
+
 use super::{Lsn, Position, SynchronousSet};
 
 /// A wanted change; see [`super::Group::apply`] for when it is allowed.
@@ -76,6 +78,12 @@ pub enum Command {
         epoch: u64,
         boot: String,
         because: String,
+    },
+    /// Control began anew from the state of one voter, with epochs from `floor` on: nobody is the holder, and who
+    /// has most of all these servers is to be the next one.
+    BeginAnew {
+        floor: u64,
+        servers: BTreeSet<String>,
     },
     /// The operator wants no automatic action.
     Pause,

@@ -18,6 +18,10 @@ pub enum Refusal {
     Decided { holder: String, epoch: u64 },
     #[error("an election is under way already")]
     BallotOpen,
+    #[error(
+        "control began anew and may have forgotten the last failover: the database servers settle first who has most"
+    )]
+    InDoubt,
     #[error("no election is under way")]
     NoBallot,
     #[error("{server} is not in the synchronous set: it may lack what was acknowledged")]

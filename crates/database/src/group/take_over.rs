@@ -121,17 +121,20 @@ impl Group {
             return set;
         }
         let asynchronous = matches!(set.mode, Mode::Asynchronous { .. });
+        // After a new beginning of control only the winner has everything for certain: the members are those who
+        // had to vote, not those who acknowledged. On a strict site nobody has ever gone on alone.
         let company = match right {
-            Right::Votes { others } => *others,
+            Right::Votes { others } => *others && !self.began_anew(),
             Right::Clean => set.members.iter().any(|name| name != server),
             Right::Holder | Right::Force => false,
         };
         set.members.remove(server);
         if asynchronous || ((company || set.mode == Mode::Strict) && !matches!(right, Right::Force)) {
-            set.members.insert(self.holder.clone());
-            if !asynchronous {
-                set.wait_for = set.wait_for.clamp(1, set.members.len() as u32);
+            if !self.began_anew() {
+                set.members.insert(self.holder.clone());
             }
+            let members = set.members.len() as u32;
+            set.wait_for = if asynchronous { 0 } else { set.wait_for.max(1).min(members) };
             return set;
         }
         SynchronousSet { members: Default::default(), wait_for: 0, ..set }

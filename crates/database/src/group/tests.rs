@@ -228,3 +228,43 @@ fn only_the_first_server_makes_the_first_epoch() {
     let first = created.apply(&take_over("database-1", at(0, 5))).unwrap();
     assert_eq!((first.epoch, first.is_open(), first.can_be_followed()), (1, false, false));
 }
+
+#[test]
+fn after_a_new_beginning_all_must_vote_and_epochs_go_on_far_beyond() {
+    assert_eq!((floor(7), floor(3 * link::control::LIFT + 7)), (0, 3 << 20));
+    let group = open(&["database-2"]);
+    assert!(!group.is_in_doubt(7) && group.is_in_doubt(link::control::LIFT));
+    let servers = ["database-2".to_owned(), "database-3".to_owned()].into();
+    let command = Command::BeginAnew { floor: 1 << 20, servers };
+    let anew = group.apply(&command).unwrap();
+    assert!(anew.began_anew() && anew.is_released() && !anew.is_in_doubt(link::control::LIFT));
+    assert_eq!(members(&anew), ["database-1", "database-2", "database-3"], "the last holder too");
+    refused(&anew, &command, "epoch 1048576");
+    refused(&anew, &renew(&group), "epoch");
+    // Nobody has a right but by everyone's vote: neither the last holder nor a majority.
+    refused(&anew, &take_over("database-1", at(1, 90)), "no election is under way");
+    let two = vote(&vote(&ballot(&anew, "database-1"), "database-1", at(1, 70)), "database-2", at(1, 90));
+    refused(&two, &take_over("database-2", at(1, 90)), "2 of the 3 votes");
+    let all = vote(&two, "database-3", at(1, 80));
+    refused(&all, &take_over("database-3", at(1, 80)), "another replica has more");
+    let next = all.apply(&take_over("database-2", at(1, 90))).unwrap();
+    assert_eq!((next.epoch, next.promotion(next.epoch).unwrap().parent), ((1 << 20) + 1, 1));
+    // Who voted may have none of what was acknowledged: the winner alone has everything.
+    assert!(next.synchronous.members.is_empty());
+}
+
+#[test]
+fn a_promotion_under_way_may_have_been_forgotten() {
+    let group = open(&["database-2"]);
+    let elected = vote(&ballot(&group, "database-2"), "database-2", at(1, 90));
+    let promoting = elected.apply(&take_over("database-2", at(1, 90))).unwrap();
+    assert_eq!(promoting.history.len(), 2);
+    let anew = promoting.apply(&Command::BeginAnew { floor: 1 << 20, servers: BTreeSet::new() }).unwrap();
+    assert_eq!(anew.history.len(), 1, "its data is of an epoch that nobody knows");
+    let strict =
+        Group { synchronous: SynchronousSet { mode: Mode::Strict, ..group.synchronous.clone() }, ..group };
+    let anew = strict.apply(&Command::BeginAnew { floor: 1 << 20, servers: BTreeSet::new() }).unwrap();
+    let all = vote(&vote(&ballot(&anew, "database-1"), "database-1", at(1, 70)), "database-2", at(1, 90));
+    let next = all.apply(&take_over("database-2", at(1, 90))).unwrap();
+    assert_eq!((members(&next), next.synchronous.wait_for), (vec!["database-1"], 1), "strict stays strict");
+}

@@ -1,8 +1,14 @@
 //! What goes wrong: drawn from the seed, each for a while.
 
 use super::chance::Chance;
-use super::world::{Event, MACHINES, MS, SECOND, World, name};
+use super::world::{Broken, Event, MACHINES, MS, SECOND, World, name};
 use database::group::Command;
+
+/// Every so many seeds control is lost for good.
+const CONTROL_LOST_IN: u64 = 5;
+
+/// How long after the last fault a person looks, and looks again.
+const OPERATOR_AFTER: u64 = 6 * SECOND;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -26,6 +32,8 @@ pub enum Fault {
     DiskFull(usize),
     Switchover(usize),
     Reinit(usize),
+    /// Most voters are lost for good; the last one begins anew, from a record of so many changes ago.
+    LoseControl(usize),
 }
 
 impl Fault {
@@ -49,6 +57,7 @@ impl Fault {
             14 => Self::Stall(server),
             15 => Self::DiskFull(server),
             16 => Self::Switchover(server),
+
             _ => Self::Reinit(server),
         }
     }
@@ -66,6 +75,15 @@ impl World {
             self.at(end, Event::Heal(fault));
         }
         self.healed_at = until;
+        if self.seed.is_multiple_of(CONTROL_LOST_IN) {
+            // Drawn apart, so that the other faults of a seed stay what they are.
+            let mut chance = Chance::new(!self.seed);
+            let fault = Fault::LoseControl(chance.between(0, 20) as usize);
+            let begin = chance.between(from, until);
+            self.at(begin, Event::Fault(fault));
+            self.at((begin + chance.between(50 * MS, 9 * SECOND)).min(until), Event::Heal(fault));
+            self.loses_control = true;
+        }
     }
 
     pub fn fault(&mut self, fault: Fault) {
@@ -97,6 +115,7 @@ impl World {
             Fault::DiskFull(node) => self.nodes[node].disk_full += 1,
             Fault::Switchover(to) => self.order(&Command::AskHandover { to: Some(name(to)) }),
             Fault::Reinit(server) => self.order(&Command::Reinit { server: name(server) }),
+            Fault::LoseControl(_) => self.control.lost = true,
         }
     }
 
@@ -136,6 +155,13 @@ impl World {
             Fault::DiskFull(node) => self.nodes[node].disk_full -= 1,
             Fault::KillManager(_) | Fault::KillPostgres(_) | Fault::KillGuard(_) => {}
             Fault::Switchover(_) | Fault::Reinit(_) => {}
+            Fault::LoseControl(back) => {
+                // `dolmen control recover` waits until no lease can be in force.
+                let anew = self.now + self.timings.patience().as_micros() as u64;
+                self.at(anew, Event::BeginAnew(back));
+                self.at(self.healed_at + OPERATOR_AFTER, Event::OperatorForces);
+                self.at(self.healed_at + 2 * OPERATOR_AFTER, Event::OperatorCopies);
+            }
         }
     }
 
@@ -183,6 +209,46 @@ impl World {
         for other in (0..MACHINES).filter(|other| *other != node) {
             for (from, to) in [(node, other), (other, node)] {
                 self.cut[from][to] = self.cut[from][to].saturating_add_signed(step);
+            }
+        }
+    }
+
+    pub fn begin_anew(&mut self, back: usize) {
+        if self.control.lost {
+            let lifted = self.broken != Broken::AnewWithoutDoubt;
+            self.control.begin_anew(back, lifted);
+            let group = self.control.group.clone();
+            self.say(|| format!("ANEW with the record of {back} changes ago: {group:?}"));
+        }
+    }
+
+    /// Where the servers wait for a person, that one names the server that has everything.
+    pub fn operator_forces(&mut self) {
+        let waits = |group: &std::sync::Arc<database::group::Group>| {
+            group.began_anew() || group.is_in_doubt(self.control.version)
+        };
+        if !self.control.group.as_ref().is_some_and(waits) {
+            return;
+        }
+        let has_all = |node: &usize| {
+            let log = &self.nodes[*node].disk.log;
+            let has = |(at, id): &(u64, u32)| log.get(*at as usize - 1).is_some_and(|entry| entry.id == *id);
+            self.acknowledged.iter().filter(|acknowledged| has(acknowledged)).count()
+        };
+        let chosen = (0..self.servers).max_by_key(has_all).unwrap_or_default();
+        self.say(|| format!("OPERATOR forces {}", name(chosen)));
+        self.order(&Command::ForceTakeOver { server: name(chosen) });
+    }
+
+    /// And has those copied that hold data of a promotion that was forgotten.
+    pub fn operator_copies(&mut self) {
+        let Some(group) = self.control.group.clone() else { return };
+        for server in 0..self.servers {
+            let stamp = self.nodes[server].disk.stamp.unwrap_or_default();
+            let newest = stamp.confirmed.max(stamp.following);
+            if newest > 0 && group.promotion(newest).is_none() && group.holder != name(server) {
+                self.say(|| format!("OPERATOR has {} copied", name(server)));
+                self.order(&Command::Reinit { server: name(server) });
             }
         }
     }

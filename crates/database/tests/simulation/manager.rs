@@ -143,7 +143,8 @@ impl World {
             free_bytes: u64::MAX,
             orders: Orders::default(),
             failovers: manager.failovers.iter().map(|at| duration(clock - at)).collect(),
-            wall_ms: 0,
+            // Somebody sets the clock between any two looks.
+            wall_ms: self.now.wrapping_mul(0x9e37_79b9_7f4a_7c15),
         })
     }
 
@@ -236,7 +237,10 @@ impl World {
 
     fn upstream(&self, node: usize) -> Upstream {
         let view = self.nodes[node].manager.as_ref().and_then(|manager| manager.view.as_ref());
-        let Some(holder) = view.map(|view| number(&view.group.holder)).filter(|holder| *holder != node)
+        let Some(holder) = view
+            .filter(|view| !view.group.began_anew())
+            .map(|view| number(&view.group.holder))
+            .filter(|holder| *holder != node)
         else {
             return Upstream::Unasked;
         };
@@ -278,6 +282,9 @@ impl World {
         let sent = it.clock(self.now);
         let Some(manager) = &mut it.manager else { return };
         let Some(view) = &manager.view else { return };
+        if view.group.is_in_doubt(view.version) && !matches!(command, Command::BeginAnew { .. }) {
+            return self.say(|| format!("{} refused: the record is in doubt", name(node)));
+        }
         let mut next = match view.group.apply(command) {
             Ok(next) => next,
             Err(refusal) => return self.say(|| format!("{} refused: {refusal}", name(node))),

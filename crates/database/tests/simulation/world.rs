@@ -36,6 +36,8 @@ pub enum Broken {
     NoQuorum,
     /// The setting is emptied before the record says that nobody may be promoted.
     EmptyNames,
+    /// A record that control began anew with counts as if nothing could have been forgotten.
+    AnewWithoutDoubt,
 }
 
 #[derive(Clone, Debug)]
@@ -73,6 +75,9 @@ pub enum Event {
     GateHears(usize, u64, Arc<Group>),
     Fault(Fault),
     Heal(Fault),
+    BeginAnew(usize),
+    OperatorForces,
+    OperatorCopies,
 }
 
 /// What an event happens to.
@@ -102,6 +107,7 @@ impl Event {
             Self::Swap(_) | Self::ManagerStarts(_) | Self::Kill(..) | Self::Stopped(..) => (Part::World, 0),
             Self::GatePolls(machine) | Self::GateHears(machine, ..) => (Part::Machine, *machine),
             Self::Stream(..) | Self::Write(_) | Self::Fault(_) | Self::Heal(_) => (Part::World, 0),
+            Self::BeginAnew(_) | Self::OperatorForces | Self::OperatorCopies => (Part::World, 0),
         })
     }
 }
@@ -130,6 +136,8 @@ pub struct World {
     pub healed_at: u64,
     pub opened_after_heal: Option<u64>,
     pub failovers: u32,
+    pub seed: u64,
+    pub loses_control: bool,
     pub trace: Option<Vec<String>>,
     pub violation: Option<String>,
 }
@@ -169,6 +177,8 @@ impl World {
             healed_at: u64::MAX,
             opened_after_heal: None,
             failovers: 0,
+            seed,
+            loses_control: false,
             trace: traced.then(Vec::new),
             violation: None,
         };
@@ -237,7 +247,7 @@ impl World {
             (0..MACHINES).filter(reached).count() * 2 > MACHINES
         };
         let reached = |voter: usize| self.votes(voter) && self.both_ways(from, voter) && majority(voter);
-        self.now >= self.control.outage_until && (0..MACHINES).any(reached)
+        self.now >= self.control.outage_until && !self.control.lost && (0..MACHINES).any(reached)
     }
 
     /// How long a message takes.
@@ -280,6 +290,9 @@ impl World {
                 Event::GateHears(machine, version, group) => self.gate_hears(machine, version, &group),
                 Event::Fault(fault) => self.fault(fault),
                 Event::Heal(fault) => self.heal(fault),
+                Event::BeginAnew(back) => self.begin_anew(back),
+                Event::OperatorForces => self.operator_forces(),
+                Event::OperatorCopies => self.operator_copies(),
             }
         }
     }

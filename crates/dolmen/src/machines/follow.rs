@@ -148,8 +148,10 @@ impl Follower {
     async fn follow(&self, value: serde_json::Value, agent: &mpsc::Sender<Happening>) -> Result<(), String> {
         let agreed: Agreed = agreed::meaning(PLAN, value).map_err(|error| error.to_string())?;
         let generation = agreed.plan.generation;
-        if self.state.plan().is_ok_and(|plan| plan.generation >= generation) {
-            return Ok(());
+        if let Ok(plan) = self.state.plan()
+            && plan.generation >= generation
+        {
+            return if plan == agreed.plan { Ok(()) } else { self.is_forgotten(&plan).await };
         }
         self.take_on(&agreed).await?;
         let (reply, answer) = oneshot::channel();
@@ -161,6 +163,16 @@ impl Follower {
             Ok(Answer::Refused { because }) => Err(because),
             _ => Ok(()),
         }
+    }
+
+    /// The plan in force here is not, or no longer, the one that was agreed on: either what the watch brought is old,
+    /// or control began anew without it.
+    async fn is_forgotten(&self, plan: &Plan) -> Result<(), String> {
+        let (_, now) = agreed::read::<Agreed>(&self.client, PLAN).await.map_err(|error| error.to_string())?;
+        let Some(now) = now.filter(|now| now.plan != *plan && now.plan.generation <= plan.generation) else {
+            return Ok(());
+        };
+        Err(forgotten(plan.generation, now.plan.generation))
     }
 
     /// Gets all that the plan needs, and puts it in force on this machine.
@@ -220,4 +232,17 @@ impl Follower {
         }
         Err(if because.is_empty() { "no other machine has them".into() } else { because.join("; ") })
     }
+}
+
+fn forgotten(here: u64, agreed: u64) -> String {
+    if here > agreed {
+        return format!(
+            "goes by generation {here}, and control knows of none after {agreed}: it began anew and has forgotten that; \
+             `dolmen reload` on this machine puts it in force everywhere, one on another machine replaces it"
+        );
+    }
+    format!(
+        "goes by another generation {here} than the other machines, which control has forgotten: the next `dolmen \
+         reload` on one of those replaces it"
+    )
 }

@@ -36,10 +36,17 @@ impl Publisher {
         Ok(agreed.applied)
     }
 
+    /// Whether control began anew and has forgotten what is in force here.
+    pub async fn has_forgotten(&self, old: &InForce) -> Result<bool, Failure> {
+        let (_, agreed) = self.agreed().await?;
+        Ok(agreed.plan.generation < old.plan.generation)
+    }
+
     /// Puts `new` in the place of `old`.
     pub async fn publish(&self, old: &InForce, new: &InForce) -> Result<(), Failure> {
         let (version, agreed) = self.agreed().await?;
-        if agreed.plan.generation != old.plan.generation {
+        // An older one is what control began anew with; what is in force here goes on from the later one of both.
+        if agreed.plan.generation > old.plan.generation {
             return Err(faster(&agreed));
         }
         let (_, machines) =
@@ -52,7 +59,7 @@ impl Publisher {
             }
         }
         let files = self.state.releases().digest_of(&new.release)?;
-        let next = if is_of_no_file(old, new) {
+        let next = if agreed.plan.generation == old.plan.generation && is_of_no_file(old, new) {
             Agreed { plan: new.plan.clone(), ..agreed }
         } else {
             Agreed { applied: new.plan.generation, plan: new.plan.clone(), files, by: self.me.clone() }
@@ -93,7 +100,8 @@ fn is_of_no_file(old: &InForce, new: &InForce) -> bool {
 
 /// A site file that was changed on another machine since this one was applied is not overwritten by accident.
 fn may_apply(generation: u64, by: &str, applied: Option<u64>, over: Option<u64>) -> Result<(), String> {
-    if applied == Some(generation) || over == Some(generation) {
+    // A later one than is in force: control began anew and has forgotten it.
+    if applied.is_some_and(|applied| applied >= generation) || over == Some(generation) {
         return Ok(());
     }
     let here = match applied {
@@ -113,6 +121,7 @@ mod tests {
     #[test]
     fn a_file_that_was_changed_elsewhere_is_not_overwritten_unseen() {
         assert!(may_apply(4, "alpha", Some(4), None).is_ok());
+        assert!(may_apply(4, "alpha", Some(5), None).is_ok(), "control has forgotten it");
         assert!(may_apply(4, "alpha", Some(3), Some(4)).is_ok());
         assert!(may_apply(4, "alpha", None, Some(3)).unwrap_err().starts_with("no site file was applied"));
         let because = may_apply(4, "alpha", Some(3), None).unwrap_err();

@@ -64,11 +64,13 @@ impl Change {
 
     /// Puts this in force, tells all machines, and waits until all of them are at it.
     pub fn carry_out(self, new: &InForce) -> Result<ExitCode, Failure> {
-        if *new != self.old {
-            match self.publisher() {
-                Some(publisher) => wait(publisher.publish(&self.old, new))?,
-                None => self.site.state.put_in_force(new)?,
+        let changes = *new != self.old;
+        match self.publisher() {
+            Some(publisher) if changes || wait(publisher.has_forgotten(&self.old))? => {
+                wait(publisher.publish(&self.old, new))?;
             }
+            None if changes => self.site.state.put_in_force(new)?,
+            _ => {}
         }
         let generation = new.plan.generation;
         let site = Arc::new(self.site);

@@ -1,5 +1,5 @@
 //! `dolmen control`: who keeps the machines agreed, `replace` for a voter that died for good, and `recover` for when
-//! most of them did.
+//! most of them did, after which the voters that are left `forget`.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -18,6 +18,9 @@ const ANSWER: Duration = Duration::from_secs(3);
 
 /// How long a change of the voters may take: the leader itself gives up before.
 const REPLACE: Duration = Duration::from_secs(10);
+
+/// How long one may take to begin anew besides: it waits until no lease of before can be in force.
+const RECOVER: Duration = Duration::from_secs(75);
 
 #[derive(Debug, clap::Args)]
 pub struct Control {
@@ -42,12 +45,12 @@ enum Order {
         #[arg(long)]
         accept_loss: bool,
     },
+    /// Let a voter that was left over when another one began anew set its state aside and come back empty
+    Forget {
+        /// The control server that still has the state of before
+        server: String,
+    },
 }
-
-/// A failover that the voter has not heard of would have its epoch given out a second time, to another history.
-const NOT_WITH_A_DATABASE: &str = "a site with its own database cannot be recovered by this yet: what one voter knows may be older \
-    than the last failover, and acknowledged data would be lost with it\n\
-    hint: bring a majority of the voters back; their state is in the folders of the control servers";
 
 impl Control {
     pub fn run(self, home: &Home) -> Result<ExitCode, Failure> {
@@ -60,12 +63,13 @@ impl Control {
         }
         match self.order {
             None => wait(show(&site)),
-            Some(Order::Recover { .. }) if site.plan.role(Role::Database).next().is_some() => {
-                Err(Failure::mistake(NOT_WITH_A_DATABASE))
-            }
             Some(Order::Recover { server, accept_loss }) => {
                 server.iter().try_for_each(|server| site.machine_of(server).map(drop))?;
                 wait(recover(&site, server, accept_loss))
+            }
+            Some(Order::Forget { server }) => {
+                site.machine_of(&server)?;
+                wait(forget(&site, &server))
             }
             Some(Order::Replace { old, new }) => {
                 let new = new.unwrap_or_else(|| old.clone());
@@ -138,18 +142,31 @@ async fn recover(site: &Site, server: Option<String>, accept_loss: bool) -> Resu
             "{server} would begin anew as the only voter, with what it knows. What the lost voters agreed on without \
              it is lost: a failover, a release or a plan of their last moments may be forgotten, and a database \
              server that knows of it then waits for you. If the lost ones ever come back with their old state, there \
-             are two controls and may be two primaries: destroy their folders first; nothing was changed\n\
+             are two controls and may be two primaries: destroy their folders first. A voter that is left besides \
+             keeps its state, which counts no more, until `dolmen control forget` is told of it; nothing was changed\n\
              hint: `dolmen control recover {server} --accept-loss` does it"
         )));
     }
-    let found = site.plan.role(Role::Control).find(|found| found.name == server);
-    let found = found.ok_or_else(|| Failure::mistake(format!("{server} is no control server")))?;
-    match ask(&site.identity, &site.plan.site, found, ControlAsk::Recover, REPLACE).await {
+    let found = control_server(site, &server)?;
+    let others = left_over(site, &server).await;
+    out::line("waits until no lease of before can be in force");
+    match ask(&site.identity, &site.plan.site, found, ControlAsk::Recover, RECOVER).await {
         Ok(ControlAnswer::Done) => {
             out::line(&format!(
                 "{server} begins anew as the only voter; its old state is kept beside it, and the others are taken in \
                  as they come: `dolmen control` shows them"
             ));
+            for other in others {
+                out::line(&format!(
+                    "{other} still has the state of before and cannot come: `dolmen control forget {other}` sets it aside"
+                ));
+            }
+            if site.plan.role(Role::Database).next().is_some() {
+                out::line(
+                    "the database goes on once all its servers have said what they have; `dolmen status` says whom it \
+                     waits for, and what to do if one of them is lost",
+                );
+            }
             Ok(ExitCode::SUCCESS)
         }
         Ok(other) => Err(Failure::failed(format!("{server} answered {other:?}"))),
@@ -157,21 +174,49 @@ async fn recover(site: &Site, server: Option<String>, accept_loss: bool) -> Resu
     }
 }
 
+fn control_server<'a>(site: &'a Site, name: &str) -> Result<&'a Server, Failure> {
+    let found = site.plan.role(Role::Control).find(|found| found.name == name);
+    found.ok_or_else(|| Failure::mistake(format!("{name} is no control server")))
+}
+
+async fn forget(site: &Site, server: &str) -> Result<ExitCode, Failure> {
+    let found = control_server(site, server)?;
+    match ask(&site.identity, &site.plan.site, found, ControlAsk::Forget, REPLACE).await {
+        Ok(ControlAnswer::Done) => {
+            out::line(&format!("{server} has set its state aside, comes back empty and is taken in"));
+            Ok(ExitCode::SUCCESS)
+        }
+        Ok(other) => Err(Failure::failed(format!("{server} answered {other:?}"))),
+        Err(error) => Err(Failure::failed(error)),
+    }
+}
+
+/// The others that answer and have a state.
+async fn left_over(site: &Site, server: &str) -> Vec<String> {
+    let reports = reports(site).await.into_iter().map(|report| report.server);
+    reports.filter(|name| name != server).collect()
+}
+
 /// Of the control servers that answer and belong to a cluster.
 async fn knows_most(site: &Site) -> Result<String, Failure> {
-    let mut most: Option<MembersReport> = None;
+    let voters = reports(site).await.into_iter().filter(MembersReport::votes);
+    let most = voters.max_by_key(|report| (report.log_term, report.log));
+    let none =
+        || Failure::failed("no control server that answers has any state: there is nothing to recover from");
+    most.map(|report| report.server).ok_or_else(none)
+}
+
+async fn reports(site: &Site) -> Vec<MembersReport> {
+    let mut reports = Vec::new();
     for server in site.plan.role(Role::Control) {
         let asked = ask(&site.identity, &site.plan.site, server, ControlAsk::Members, ANSWER).await;
         if let Ok(ControlAnswer::Members(report)) = asked
             && !report.members.is_empty()
-            && most.as_ref().is_none_or(|most| (report.term, report.log) > (most.term, most.log))
         {
-            most = Some(report);
+            reports.push(report);
         }
     }
-    let none =
-        || Failure::failed("no control server that answers has any state: there is nothing to recover from");
-    most.map(|report| report.server).ok_or_else(none)
+    reports
 }
 
 /// Asks one control server of this site.

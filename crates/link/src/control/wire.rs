@@ -1,5 +1,6 @@
 //! What is said to a control server: asks and answers on a conversation of the agent API, one after another.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -55,6 +56,8 @@ pub enum ControlAsk {
     /// Operator only: most voters are lost for good, so this server begins anew, as the only voter, with what it
     /// knows. It ends to do so, and is started again by its agent.
     Recover,
+    /// Operator only: another one began anew without this server, which sets its state aside and comes back empty.
+    Forget,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,14 +95,28 @@ pub enum ControlAnswer {
 /// The members of the cluster as one control server knows them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MembersReport {
-    /// The server that says this.
+    /// The server that says this, and as which node.
     pub server: String,
+    #[serde(default)]
+    pub node: u64,
     pub term: u64,
     pub leader: Option<String>,
-    /// The last entry of its log, and the last one that it applied.
+    /// The last entry of its log, in which term that was made, and the last one that it applied.
     pub log: u64,
+    #[serde(default)]
+    pub log_term: u64,
     pub applied: u64,
     pub members: Vec<MemberReport>,
+    /// The nodes that vote; in the middle of a change two sets, of each of which a majority must agree.
+    #[serde(default)]
+    pub voters: Vec<BTreeSet<u64>>,
+}
+
+impl MembersReport {
+    /// Whether it votes itself. One that lost its disk does not: it came back as another node.
+    pub fn votes(&self) -> bool {
+        self.voters.iter().any(|voters| voters.contains(&self.node))
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -106,8 +106,92 @@ fn what_contradicts_itself_is_told_and_left_alone() {
     failed(|seen| seen.data = Data::OtherVersion(13), "made by PostgreSQL 13, which is not installed");
     failed(|seen| seen.data = Data::Unreadable("x is a file".into()), "x is a file; it is left untouched");
     let gone = with(seen("database-1", Some(group())), |seen| seen.data = Data::Absent);
-    check(&gone, Standing::Failed, "Wait", "was its last primary: put it back");
+    // Nobody needs to wait for its lease, and what is there says nothing of where a log ends.
+    check(&gone, Standing::Failed, "clean: None", "was its last primary: put it back");
+    let alien = with(seen("database-1", Some(group())), |seen| seen.data = present(9));
+    check(&alien, Standing::Failed, "clean: None", "belongs to cluster 9");
     check(&seen("database-1", None), Standing::Failed, "Wait", "control has lost its state");
+}
+
+/// At a version from after control began anew.
+fn recovered(me: &str, group: Group) -> Seen {
+    with(seen(me, Some(group)), |seen| {
+        if let Record::Known { version, .. } = &mut seen.record {
+            *version = link::control::LIFT + 4;
+        }
+        seen.servers.push("database-3".into());
+    })
+}
+
+#[test]
+fn a_record_that_control_began_anew_with_is_settled_by_all_servers() {
+    let stale = recovered("database-2", group());
+    check(&stale, Standing::Boot, "BeginAnew { floor: 1048576", "may have forgotten a failover");
+    // Even the holder with a lease, and one whose data is of a promotion that was forgotten.
+    let held = with(recovered("database-1", group()), |seen| {
+        seen.lease = Some(HeldLease { epoch: 1, left: Duration::from_secs(2) });
+    });
+    check(&held, Standing::Boot, "BeginAnew", "began anew");
+    let servers = stale.servers.iter().cloned().collect();
+    let anew = group().apply(&Command::BeginAnew { floor: 1 << 20, servers }).unwrap();
+    let sealed = |me, group: &Group| with(recovered(me, group.clone()), |seen| seen.postgres = replica(None));
+    check(&sealed("database-1", &anew), Standing::Sealed, "OpenBallot", "an election of all servers");
+    let open = Command::OpenBallot { server: "database-1".into(), epoch: 1 << 20, seq: 2 };
+    let position = Position { epoch: 1, timeline: 2, lsn: Lsn(0x50) };
+    let vote = |name: &str| Command::Vote { server: name.into(), boot: "b".into(), position };
+    let two = ["database-1", "database-2"];
+    let two = two.iter().fold(anew.apply(&open).unwrap(), |group, name| group.apply(&vote(name)).unwrap());
+    check(
+        &sealed("database-1", &two),
+        Standing::Sealed,
+        "Wait",
+        "2 of 3 votes, waiting for database-3; control",
+    );
+    let all = two.apply(&vote("database-3")).unwrap();
+    check(
+        &sealed("database-1", &all),
+        Standing::Promoting,
+        "TakeOver",
+        "control began anew, and this server has",
+    );
+
+    let knows_more = |group: &Group| {
+        with(sealed("database-3", group), |seen| {
+            seen.stamp = seen.stamp.map(|stamp| Stamp { following: 2, ..stamp });
+        })
+    };
+    check(
+        &knows_more(&anew),
+        Standing::Failed,
+        "Stop",
+        "`dolmen switchover --force database-3` lets this data",
+    );
+    let forced = anew.apply(&Command::ForceTakeOver { server: "database-3".into() }).unwrap();
+    check(
+        &knows_more(&forced),
+        Standing::Promoting,
+        "TakeOver",
+        "the operator makes this server the primary",
+    );
+    let (server, because) = ("database-3".to_owned(), String::new());
+    let take_over =
+        Command::TakeOver { server, boot: "b".into(), position, lease_ms: 3000, when_ms: 0, because };
+    let taken = forced.apply(&take_over).unwrap();
+    assert_eq!((taken.epoch, taken.synchronous.members.len()), ((1 << 20) + 1, 0));
+    check(
+        &knows_more(&taken),
+        Standing::Promoting,
+        "TakeOver",
+        "nobody else took over from the last primary",
+    );
+    // One that is to be copied has no say in who is the next one.
+    let ordered = anew.apply(&Command::Reinit { server: "database-3".into() }).unwrap();
+    check(
+        &knows_more(&ordered),
+        Standing::Sealed,
+        "Wait",
+        "which control has forgotten, is to be copied anew",
+    );
 }
 
 #[test]

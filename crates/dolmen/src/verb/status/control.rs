@@ -96,10 +96,13 @@ mod tests {
         let member = |name: &str, votes| MemberReport { server: name.into(), node: 1, votes, log: None };
         MembersReport {
             server: server.into(),
+            node: 1,
             term: 4,
             leader: leader.map(str::to_owned),
             log: 9,
+            log_term: 4,
             applied: 9,
+            voters: Vec::new(),
             members: vec![member("control-1", true), member("control-2", false)],
         }
     }
