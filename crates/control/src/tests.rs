@@ -2,6 +2,7 @@
 //! which can be killed.
 
 mod cut;
+mod full;
 mod killed;
 mod members;
 mod recover;

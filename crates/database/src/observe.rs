@@ -11,6 +11,7 @@ use crate::find::Postgres;
 use crate::group::Lsn;
 use crate::heard::{Heard, Line};
 use crate::session::{Session, SessionError};
+use crate::settings::slot;
 use crate::{timeline, tool};
 
 /// Looks at a data directory on which no postgres runs.
@@ -85,8 +86,20 @@ const OF_REPLICAS: &str = "SELECT application_name, state, coalesce(flush_lsn, '
     greatest(pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn), 0)::bigint, pid, coalesce(reply_time::text, '') \
     FROM pg_stat_replication WHERE state IS NOT NULL";
 
+/// What each slot keeps, and whether it was given up because that was too much: then it has to be made anew.
+const OF_SLOTS: &str = "SELECT slot_name::text, \
+    greatest(coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0), 0)::bigint, \
+    coalesce(wal_status = 'lost', false) AND NOT active \
+    FROM pg_replication_slots WHERE slot_type = 'physical' AND NOT temporary";
+
 async fn primary(session: &Session, own: &Own<'_>) -> Result<AsPrimary, SessionError> {
     let row = session.ask(session.client.query_one(OF_PRIMARY, &[])).await?;
+    let slots = session.ask(session.client.query(OF_SLOTS, &[])).await?;
+    let lost = slots.iter().any(|row| row.get(2));
+    let kept = |name: &str| {
+        let own = slots.iter().find(|row| row.get::<_, &str>(0) == slot(name));
+        own.map_or(0, |row| row.get::<_, i64>(1) as u64)
+    };
     let rows = session.ask(session.client.query(OF_REPLICAS, &[])).await?;
     let line = |row: &tokio_postgres::Row| Line { name: row.get(0), pid: row.get(4) };
     let speak = own.heard.note(rows.iter().map(|row| (line(row), row.get(5))));
@@ -110,10 +123,10 @@ async fn primary(session: &Session, own: &Own<'_>) -> Result<AsPrimary, SessionE
         written: lsn(row.get(2)),
         names_since: own.names_since.as_ref().filter(|(known, _)| *known == names).map(|(_, since)| *since),
         names,
-        replicas: own.others.iter().map(|name| of_plan(name, &connected)).collect(),
+        replicas: own.others.iter().map(|name| of_plan(name, &connected, kept(name))).collect(),
         committed_epoch: own.committed_epoch,
         committing: own.committing,
-        set_up: own.set_up,
+        set_up: own.set_up && !lost,
         checkpoint: match (row.get(4), own.checkpointing) {
             (true, _) => Progress::Done,
             (false, true) => Progress::UnderWay,
@@ -142,7 +155,7 @@ struct Connected {
 }
 
 /// A server of the plan: as it streams, else as it is being copied, else away.
-fn of_plan(name: &str, connected: &[Connected]) -> Replica {
+fn of_plan(name: &str, connected: &[Connected], kept_bytes: u64) -> Replica {
     let own = connected.iter().filter(|replica| replica.name == name);
     let best = own.max_by_key(|replica| replica.state == "streaming");
     let copy = copy_name(name);
@@ -153,6 +166,7 @@ fn of_plan(name: &str, connected: &[Connected]) -> Replica {
         flushed: best.map(|replica| replica.flushed).unwrap_or_default(),
         lag_bytes: best.map(|replica| replica.lag_bytes).unwrap_or_default(),
         away: Duration::ZERO,
+        kept_bytes,
     }
 }
 
@@ -206,7 +220,7 @@ mod tests {
             seen("stranger", "streaming"),
         ];
         let told = |name: &str| {
-            let replica = of_plan(name, &connected);
+            let replica = of_plan(name, &connected, 0);
             (replica.streaming, replica.copying, replica.flushed)
         };
         assert_eq!(told("database-2"), (true, false, Lsn(7)));

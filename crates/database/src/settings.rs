@@ -17,6 +17,9 @@ pub struct RefusedSetting {
     pub why: &'static str,
 }
 
+/// A replica that never comes back must not fill the disk of the primary.
+pub(crate) const SLOT_LIMIT: &str = "10GB";
+
 const MINE: &str = "dolmen sets this itself; remove it";
 const SAFETY: &str = "any other value may lose what was acknowledged; remove it";
 
@@ -115,8 +118,8 @@ const SHARED: [(&str, &str); 22] = [
     ("hot_standby", "on"),
     ("max_wal_senders", "16"),
     ("max_replication_slots", "16"),
-    ("wal_keep_size", "1GB"),           // a rewind needs the log from before the fork
-    ("max_slot_wal_keep_size", "10GB"), // a replica that never comes back does not fill the disk
+    ("wal_keep_size", "1GB"), // a rewind needs the log from before the fork
+    ("max_slot_wal_keep_size", SLOT_LIMIT),
     ("wal_retrieve_retry_interval", "100ms"), // at 5 s, the default, a promotion can take as long
     ("wal_sender_timeout", "5s"),
     ("wal_receiver_timeout", "5s"),

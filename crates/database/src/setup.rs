@@ -105,14 +105,16 @@ async fn own_database(session: &Session, name: &str) -> Result<(), SetupError> {
 }
 
 /// Makes the missing slots, which keep the log that a replica has not got yet from now on, and drops those
-/// of servers that left the plan, which would keep it for nobody.
+/// of servers that left the plan, which would keep it for nobody, and those that were given up because they had
+/// kept too much, which keep nothing any more.
 async fn slots(session: &Session, replicas: &[String]) -> Result<(), SetupError> {
     let wanted: Vec<String> = replicas.iter().map(|name| slot(name)).collect();
     let make = "SELECT pg_create_physical_replication_slot(wanted, true) FROM unnest($1::text[]) AS wanted \
                 WHERE NOT EXISTS (SELECT 1 FROM pg_replication_slots WHERE slot_name = wanted)";
     let drop = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_type = 'physical' \
-                AND NOT active AND NOT temporary AND slot_name ~ '^database_[0-9]+$' AND slot_name <> ALL ($1::text[])";
-    for statement in [make, drop] {
+                AND NOT active AND NOT temporary AND slot_name ~ '^database_[0-9]+$' \
+                AND (slot_name <> ALL ($1::text[]) OR wal_status = 'lost')";
+    for statement in [drop, make] {
         session.ask(session.client.query(statement, &[&wanted])).await?;
     }
     Ok(())

@@ -114,6 +114,22 @@ fn unsafe_code_has_its_reason() {
     no_complaints(complaints);
 }
 
+/// Leases, elections and all waits are counted on clocks that nobody sets, so that a jump of the wall clock changes
+/// nothing; in the simulation it jumps between any two looks. One place reads it, for the people who read the history.
+#[test]
+fn nothing_that_decides_reads_the_wall_clock() {
+    let decide = ["crates/control/src", "crates/database/src", "crates/link/src/control"];
+    let reads = ["SystemTime::now", "ClockId::Realtime", "CLOCK_REALTIME", "Timestamp::now", "Utc::now"];
+    let wrong = rust().into_iter().filter(|file| {
+        let decides = decide.iter().any(|folder| file.path.starts_with(folder));
+        let tells = file.path == "crates/database/src/look.rs";
+        decides && !tells && reads.iter().any(|read| file.text.contains(read))
+    });
+    no_complaints(wrong.map(|file| format!("{}: count on link::control::since_boot", file.path)));
+    let look = read("crates/database/src/look.rs");
+    assert_eq!(look.matches("SystemTime::now").count(), 1, "once, for the history");
+}
+
 #[test]
 fn every_dependency_has_a_reason() {
     let manifest = read("Cargo.toml");

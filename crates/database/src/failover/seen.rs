@@ -153,6 +153,8 @@ pub struct Replica {
     pub lag_bytes: u64,
     /// How long it has not been streaming, as far as this process saw since the promotion; zero: it streams.
     pub away: Duration,
+    /// How much of the log its slot keeps for it.
+    pub kept_bytes: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,9 +9,13 @@ use super::seen::{AsPrimary, AsReplica, Postgres, Record, Seen, Upstream};
 use super::view::View;
 use super::{Action, Decision, Standing};
 use crate::group::{Command, Mode};
+use crate::settings::SLOT_LIMIT;
 
 /// Below this the sentence warns: PostgreSQL stops when it cannot write its log.
 pub const LOW_DISK_BYTES: u64 = 64 * 1024 * 1024;
+
+/// From here on the sentence tells what is kept for a replica that is away.
+const MUCH_KEPT_BYTES: u64 = 1 << 30;
 
 /// A postgres that has not answered for this long is not merely starting.
 const SLOW_START: Duration = Duration::from_secs(60);
@@ -39,6 +43,7 @@ pub(super) fn primary_words(view: &View, primary: &AsPrimary) -> (State, String)
     if !primary.replicas.is_empty() {
         text += &format!(", {streaming} of {} replicas streaming", primary.replicas.len());
     }
+    text += &kept(primary);
     if !view.seen.in_touch {
         text += "; control does not answer, the lease is running out";
         return (State::Unhealthy, text);
@@ -57,6 +62,16 @@ pub(super) fn primary_words(view: &View, primary: &AsPrimary) -> (State, String)
         _ => {}
     }
     (State::Healthy, text)
+}
+
+/// What is kept for replicas that are away, once it is much: a disk may fill with it.
+fn kept(primary: &AsPrimary) -> String {
+    let much = |replica: &&super::Replica| !replica.streaming && replica.kept_bytes >= MUCH_KEPT_BYTES;
+    let words = primary.replicas.iter().filter(much).map(|replica| {
+        let (kept, name) = (bytes(replica.kept_bytes), &replica.name);
+        format!(", {kept} of log kept for {name} (at most {SLOT_LIMIT})")
+    });
+    words.collect()
 }
 
 pub(super) fn replica_words(view: &View, replica: &AsReplica, error: Option<&str>) -> (State, String) {

@@ -158,12 +158,12 @@ impl Cluster {
     }
 }
 
-fn kill_if_there(pid: u32) {
+pub(crate) fn kill_if_there(pid: u32) {
     signal_if_there(pid, Signal::KILL);
 }
 
 /// Its end may have come with that of another, or by itself: postgres has processes that last for a moment only.
-fn signal_if_there(pid: u32, signal: Signal) {
+pub(crate) fn signal_if_there(pid: u32, signal: Signal) {
     let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
     match rustix::process::kill_process(pid, signal) {
         Ok(()) | Err(rustix::io::Errno::SRCH) => {}
@@ -223,7 +223,7 @@ async fn nothing_acknowledged_is_lost_whatever_happens_to_whom() {
 
 impl Site {
     /// A change of the record by the operator.
-    async fn change(&self, command: &Command) {
+    pub(crate) async fn change(&self, command: &Command) {
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
             let record = self.control.read(database::group::KEY, Duration::MAX).await.unwrap().unwrap();

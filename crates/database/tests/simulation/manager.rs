@@ -184,6 +184,7 @@ impl World {
                 flushed: Lsn(heard.map_or(0, |heard| heard.flushed)),
                 lag_bytes: heard.map_or(u64::MAX, |heard| it.disk.end().saturating_sub(heard.flushed)),
                 away: duration(if streaming { 0 } else { clock.saturating_sub(manager.streamed[other]) }),
+                kept_bytes: 0,
             }
         };
         AsPrimary {
