@@ -23,10 +23,13 @@ test:
 drill:
 	scripts/install.sh test
 	cargo build --workspace --bins --locked
+	cargo build --release --workspace --bins --locked
 	DOLMEN_DRILL_GIB=10 cargo nextest run --locked -p relay --test leaks --success-output final
 	DOLMEN_DRILL_ROUNDS=5 cargo nextest run --locked -p dolmen --test faults --test reload --test upgrade --success-output final
 	DOLMEN_DRILL_ROUNDS=1 cargo nextest run --locked -p dolmen --test machines --success-output final
 	DOLMEN_DRILL_ROUNDS=1 cargo nextest run --locked -p dolmen --test drill --success-output final
+	DOLMEN_LOAD_SECONDS=1200 cargo nextest run --locked -p dolmen --test clients --success-output final
+	cargo nextest run --release --locked -p dolmen --test idle --success-output final
 	DOLMEN_SCHEDULES=100000 cargo nextest run --release --locked -p database --test simulation --success-output final
 	fuzz/run.sh
 

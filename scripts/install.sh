@@ -37,6 +37,8 @@ missing_for_test() {
     has curl || echo curl ca-certificates
     has python3 || echo python3
     has git || echo git
+    # A pool of connections as web applications have it, for Debian's own Python.
+    /usr/bin/python3 -c 'import sqlalchemy, psycopg2' 2>/dev/null || echo python3-sqlalchemy python3-psycopg2
     # The bed of several machines: network namespaces joined by a bridge, parted by nftables.
     has_in_sbin ip || echo iproute2
     has_in_sbin nft || echo nftables
