@@ -10,6 +10,8 @@
 //! ```
 
 mod bed;
+mod delay;
+mod disk;
 mod http;
 mod load;
 mod machines;
@@ -21,6 +23,8 @@ mod writers;
 use std::time::{Duration, Instant};
 
 pub use bed::{Bed, Machine};
+pub use delay::Late;
+pub use disk::SmallDisk;
 pub use http::{Client, Response, get, post};
 pub use load::{Load, Outcome, Report};
 pub use machines::{Machines, Part, signal};

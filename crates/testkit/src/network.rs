@@ -3,10 +3,16 @@
 
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rustix::thread::{UnshareFlags, unshare_unsafe};
+
+use crate::delay::{Delay, Late};
+
+/// The last number of the address at which a relay stands that delays, in the site's block.
+const RELAY: u8 = 250;
 
 /// Gives the calling thread, and all that it starts from here on, a network with nothing but a loopback
 /// device, and mounts of its own. It needs root: a test that cannot have it fails.
@@ -33,13 +39,15 @@ pub struct Cut {
     pub to: String,
     /// Of one service alone, both its questions and its answers.
     pub port: Option<u16>,
+    /// Of that service only what processes of this account ask, so that others reach it.
+    pub account: Option<&'static str>,
     /// Of a hundred packets.
     pub percent: u32,
 }
 
 impl Cut {
     pub fn all(from: &str, to: &str) -> Self {
-        Self { from: from.into(), to: to.into(), port: None, percent: 100 }
+        Self { from: from.into(), to: to.into(), port: None, account: None, percent: 100 }
     }
 }
 
@@ -58,6 +66,7 @@ struct Node {
 pub struct Network {
     nodes: Vec<Node>,
     cuts: Vec<Cut>,
+    delay: Option<Delay>,
 }
 
 impl Network {
@@ -70,7 +79,7 @@ impl Network {
             group: below.join(group).display().to_string(),
             level: group.split('/').count(),
         };
-        let network = Self { nodes: groups.iter().map(node).collect(), cuts: Vec::new() };
+        let network = Self { nodes: groups.iter().map(node).collect(), cuts: Vec::new(), delay: None };
         network.begin();
         network
     }
@@ -78,8 +87,8 @@ impl Network {
     /// Every packet is marked with the machine that sends it.
     fn begin(&self) {
         let mut script = String::from(
-            "table inet machines {\n chain marks { type filter hook output priority 0; }\n chain cuts { type filter \
-             hook input priority 0; }\n}\n",
+            "table inet machines {\n chain marks { type filter hook output priority 0; }\n chain asked { type filter hook \
+             output priority 1; }\n chain late { type nat hook output priority -100; }\n chain cuts { type filter hook input priority 0; }\n}\n",
         );
         for (index, node) in self.nodes.iter().enumerate() {
             let Node { group, level, .. } = node;
@@ -119,14 +128,44 @@ impl Network {
         self.cut(pairs);
     }
 
+    /// Everything between any two arrives so late. Connections that there are end: they are not led through the relay.
+    pub fn delay(&mut self, late: Late) {
+        let first: Ipv4Addr = self.nodes[0].address.parse().expect("an address");
+        let [a, b, c, _] = first.octets();
+        let delay = Delay::begin(Ipv4Addr::new(a, b, c, RELAY), late);
+        let mut script = String::new();
+        for from in &self.nodes {
+            for to in self.nodes.iter().filter(|to| to.name != from.name) {
+                let Node { group, level, .. } = from;
+                let _ = writeln!(
+                    script,
+                    "add rule inet machines late socket cgroupv2 level {level} \"{group}\" ip daddr {} meta l4proto tcp \
+                     dnat ip to {}",
+                    to.address, delay.address
+                );
+            }
+        }
+        nft(&script);
+        self.delay = Some(delay);
+    }
+
+    /// No cut is in force any more, and no delay.
     pub fn heal(&mut self) {
         self.cuts.clear();
         self.apply();
+        if self.delay.is_some() {
+            nft("flush chain inet machines late\n");
+            self.delay = None;
+        }
     }
 
-    /// How many packets were lost to the cuts that are in force.
-    pub fn dropped(&self) -> u64 {
-        let output = Command::new("nft").args(["list", "chain", "inet", "machines", "cuts"]).output();
+    /// How many packets were lost to the cuts that are in force, and how many pieces came late.
+    pub fn met(&self) -> u64 {
+        self.dropped() + self.delay.as_ref().map_or(0, Delay::carried)
+    }
+
+    fn dropped(&self) -> u64 {
+        let output = Command::new("nft").args(["list", "table", "inet", "machines"]).output();
         let output = output.expect("nft is installed");
         let text = String::from_utf8_lossy(&output.stdout);
         text.split("packets ").skip(1).filter_map(|rest| rest.split(' ').next()?.parse::<u64>().ok()).sum()
@@ -134,30 +173,38 @@ impl Network {
 
     /// As one change.
     fn apply(&self) {
-        let mut script = String::from("flush chain inet machines cuts\n");
-        for cut in &self.cuts {
-            let (mark, _) = self.node(&cut.from);
-            let (_, to) = self.node(&cut.to);
-            let share = match cut.percent {
-                100 => String::new(),
-                percent => format!("numgen random mod 100 < {percent} "),
-            };
-            let ports = match cut.port {
-                None => vec![String::new()],
-                Some(port) => vec![format!("tcp dport {port} "), format!("tcp sport {port} ")],
-            };
-            for port in ports {
-                let (group, level, address) = (&to.group, to.level, &to.address);
-                let head = format!("add rule inet machines cuts meta mark {mark} {port}");
-                let _ =
-                    writeln!(script, "{head}socket cgroupv2 level {level} \"{group}\" {share}counter drop");
-                // What finds no socket there would be answered by a reset.
-                if cut.percent == 100 {
-                    let _ = writeln!(script, "{head}ip daddr {address} counter drop");
-                }
+        let mut script = String::from("flush chain inet machines cuts\nflush chain inet machines asked\n");
+        self.cuts.iter().for_each(|cut| self.rules(cut, &mut script));
+        nft(&script);
+    }
+
+    fn rules(&self, cut: &Cut, script: &mut String) {
+        let (mark, _) = self.node(&cut.from);
+        let (_, Node { group, level, address, .. }) = self.node(&cut.to);
+        if let (Some(account), Some(port)) = (cut.account, cut.port) {
+            let _ = writeln!(
+                script,
+                "add rule inet machines asked meta mark {mark} meta skuid \"{account}\" tcp dport {port} ip daddr \
+                 {address} counter drop"
+            );
+            return;
+        }
+        let share = match cut.percent {
+            100 => String::new(),
+            percent => format!("numgen random mod 100 < {percent} "),
+        };
+        let ports = match cut.port {
+            None => vec![String::new()],
+            Some(port) => vec![format!("tcp dport {port} "), format!("tcp sport {port} ")],
+        };
+        for port in ports {
+            let head = format!("add rule inet machines cuts meta mark {mark} {port}");
+            let _ = writeln!(script, "{head}socket cgroupv2 level {level} \"{group}\" {share}counter drop");
+            // What finds no socket there would be answered by a reset.
+            if cut.percent == 100 {
+                let _ = writeln!(script, "{head}ip daddr {address} counter drop");
             }
         }
-        nft(&script);
     }
 
     fn node(&self, name: &str) -> (usize, &Node) {

@@ -2,8 +2,8 @@
 //! of each machine.
 //!
 //! Checked while they run: whoever reads at the read-write address sees everything that had been acknowledged
-//! to anybody, and everything that anybody had seen, before the read began; and no server acknowledges what was sent after a
-//! server of a later timeline had acknowledged something. Afterwards the caller compares the ledger with the table.
+//! to anybody, and everything that anybody had seen, before the read began; no server acknowledges what was sent after a
+//! server of a later timeline had acknowledged something; and no two acknowledge on the same timeline. Afterwards the caller compares the ledger with the table.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -42,6 +42,14 @@ pub struct Acknowledged {
     pub server: String,
 }
 
+/// The newest timeline on which something was acknowledged: since when, and by whom.
+#[derive(Debug)]
+struct NewestTimeline {
+    number: i32,
+    since: Instant,
+    server: String,
+}
+
 /// What all clients together were told.
 #[derive(Debug)]
 pub struct Ledger {
@@ -49,8 +57,7 @@ pub struct Ledger {
     /// The newest of each writer that was acknowledged, and that anybody has seen.
     newest: Vec<AtomicU64>,
     seen: Vec<AtomicU64>,
-    /// When a server of the newest timeline first acknowledged something.
-    first: Mutex<(i32, Option<Instant>)>,
+    newest_timeline: Mutex<Option<NewestTimeline>>,
     violations: Mutex<Vec<String>>,
     /// Errors that clients were shown, by when.
     errors: Mutex<Vec<(Instant, usize, String)>>,
@@ -68,15 +75,16 @@ impl Ledger {
             told: Mutex::default(),
             newest: zeros(),
             seen: zeros(),
-            first: Mutex::default(),
+            newest_timeline: Mutex::default(),
             violations: Mutex::default(),
             errors: Mutex::default(),
             reads: AtomicU64::new(0),
         }
     }
 
-    pub fn violations(&self) -> Vec<String> {
-        lock(&self.violations).clone()
+    /// Those that nobody has asked for yet.
+    pub fn take_violations(&self) -> Vec<String> {
+        std::mem::take(&mut lock(&self.violations))
     }
 
     pub fn reads(&self) -> u64 {
@@ -114,23 +122,34 @@ impl Ledger {
     }
 
     fn acknowledged(&self, one: Acknowledged) {
-        let mut first = lock(&self.first);
-        match *first {
-            (timeline, _) if one.timeline > timeline => *first = (one.timeline, Some(one.at)),
-            (timeline, Some(since)) if one.timeline < timeline && one.sent > since => {
+        let mut newest = lock(&self.newest_timeline);
+        match newest.as_ref() {
+            Some(newest) if one.timeline < newest.number && one.sent > newest.since => {
                 self.violate(format!(
-                    "{} acknowledged {} of writer {} on timeline {}, sent {:?} after timeline {timeline} had \
-                     acknowledged something",
+                    "{} acknowledged {} of writer {} on timeline {}, sent {:?} after {} had acknowledged something on {}",
                     one.server,
                     one.id,
                     one.writer,
                     one.timeline,
-                    one.sent - since
+                    one.sent - newest.since,
+                    newest.server,
+                    newest.number
                 ));
             }
-            _ => {}
+            // Two that were promoted beside each other give theirs the same number.
+            Some(newest) if one.timeline == newest.number && one.server != newest.server => {
+                self.violate(format!(
+                    "{} acknowledged {} of writer {} on timeline {}, on which {} had acknowledged something",
+                    one.server, one.id, one.writer, one.timeline, newest.server
+                ));
+            }
+            Some(newest) if one.timeline <= newest.number => {}
+            _ => {
+                let server = one.server.clone();
+                *newest = Some(NewestTimeline { number: one.timeline, since: one.at, server });
+            }
         }
-        drop(first);
+        drop(newest);
         self.newest[one.writer].fetch_max(one.id.unsigned_abs(), Ordering::SeqCst);
         lock(&self.told).push(one);
     }
@@ -327,5 +346,30 @@ async fn read(number: usize, place: Place, ledger: Arc<Ledger>, go: Arc<AtomicBo
             open = Some(client);
         }
         tokio::time::sleep(READ_PACE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What server acknowledged on which timeline, one after another, and how many of them are violations.
+    fn check(told: &[(&str, i32)], expect: usize) {
+        let ledger = Ledger::new(1);
+        for (id, (server, timeline)) in (1..).zip(told) {
+            let (sent, at) = (Instant::now(), Instant::now());
+            let (timeline, server) = (*timeline, (*server).to_owned());
+            ledger.acknowledged(Acknowledged { writer: 0, id, sent, at, timeline, server });
+            // The next one is sent after this one was acknowledged.
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(ledger.take_violations().len(), expect, "{told:?}");
+    }
+
+    #[test]
+    fn a_timeline_has_one_server_and_an_older_one_acknowledges_nothing_more() {
+        check(&[("alpha", 1), ("alpha", 1), ("beta", 2), ("beta", 2), ("alpha", 3)], 0);
+        check(&[("alpha", 1), ("beta", 2), ("alpha", 1)], 1);
+        check(&[("alpha", 1), ("beta", 2), ("gamma", 2)], 1);
     }
 }
