@@ -80,8 +80,8 @@ def _measure(arguments):
         network = machines.Network([one for side in sides for one in side.machines.values()])
         measured = {side.name: {fault: [] for fault in chosen} for side in sides}
         for fault in chosen:
-            for number in range(arguments.tries):
-                for side in sides:
+            for number in range(faults.ALL[fault].tries or arguments.tries):
+                for side in (side for side in sides if side.name in faults.ALL[fault].sides):
                     figures = faults.once(side, network, fault, Writer, REST_S[side.name])
                     measured[side.name][fault].append(figures)
                     _say(f"{side.name} {fault} {number + 1}: {figures}")
@@ -102,18 +102,30 @@ def table(results):
     names = [side["name"] for side in results["sides"]]
     head = "| fault | goal |" + "".join(f" {name}: median, worst; rejoin; lost |" for name in names)
     lines = [head, "|---|---|" + "---|" * len(names)]
-    short = results["lease"] == "2s"
-    for fault in results["faults"][names[0]]:
-        what, _, _, goal = faults.ALL[fault]
-        goal = faults.SHORT_GOALS.get(fault, goal) if short else goal
-        cells = [_cell(results["faults"][name][fault]) for name in names]
-        lines.append(f"| {what} | {goal} s | " + " | ".join(cells) + " |")
+    for name in results["faults"][names[0]]:
+        fault = faults.ALL[name]
+        cells = [_cell(fault, results["faults"][side][name]) for side in names]
+        lines.append(f"| {fault.what} | {_goal(fault, results['lease'])} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def _cell(tries):
-    outages = [one["outage_s"] for one in tries]
+def _goal(fault, lease):
+    if fault.halts:
+        return f"stop {fault.goals[0]} s, return {fault.goals[1]} s"
+    return f"{fault.goals[-1 if lease == '2s' else 0]} s"
+
+
+def _cell(fault, tries):
+    if not tries:
+        return "–"
+    lost = sum(one["lost"] for one in tries)
+    if fault.halts:
+        return f"stop {_spread(tries, 'stops_s')}, return {_spread(tries, 'returns_s')}; –; {lost}"
     rejoins = [one["rejoin_s"] for one in tries if one["rejoin_s"] is not None]
     rejoin = f"{statistics.median(rejoins):.1f} s" if rejoins else "–"
-    lost = sum(one["lost"] for one in tries)
-    return f"{statistics.median(outages):.2f}, {max(outages):.2f} s; {rejoin}; {lost}"
+    return f"{_spread(tries, 'outage_s')}; {rejoin}; {lost}"
+
+
+def _spread(tries, figure):
+    seen = [one[figure] for one in tries]
+    return f"{statistics.median(seen):.2f}, {max(seen):.2f} s"

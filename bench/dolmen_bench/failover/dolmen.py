@@ -99,13 +99,25 @@ class Dolmen:
         return self.machines[name].select(lambda words: "server database-" in words)
 
     def control_leader(self):
-        leader = self._status()["control"]["leader"]
-        pids = [pid for machine in self.machines.values()
-                for pid in machine.select(lambda words: f"server {leader} " in words)]
-        return pids
+        """The processes of control's leader."""
+        wanted = f"server {self._status()['control']['leader']} "
+        return [pid for machine in self.machines.values() for pid in machine.select(lambda words: wanted in words)]
 
     def control(self, names):
         return [pid for name in names for pid in self.machines[name].select(lambda words: "server control-" in words)]
+
+    def until_control(self, without):
+        """All of its servers serve, none of them one of these processes, and one of them leads."""
+        def whole():
+            status = self._status()
+            servers = [one for one in status.get("servers", []) if one["role"] == "control"]
+            healthy = [one for one in servers if one["state"] == "healthy" and one["pid"] not in without]
+            return len(healthy) == len(self.machines) and status.get("control", {}).get("leader")
+        until("control", WHOLE_S, whole)
+
+    def takeovers(self):
+        """How many there have been."""
+        return self._status()["database"]["agreed"]["epoch"]
 
     def switchover(self, primary, replica):
         del primary

@@ -58,6 +58,12 @@ class Writer:
         times = [at for at in self.times if at <= until] + [until]
         return max((b - a for a, b in zip(times, times[1:]) if b > since), default=until - since)
 
+    def last_before(self, moment):
+        return max((at for at in self.times if at <= moment), default=moment)
+
+    def first_after(self, moment):
+        return min((at for at in self.times if at > moment), default=float("inf"))
+
     def written_after(self, moment):
         return bool(self.times) and self.times[-1] > moment
 
