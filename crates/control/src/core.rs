@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use link::control::wire::{ControlAnswer, ControlAsk, MemberReport, MembersReport, RaftKind};
-use link::control::{Change, Outcome};
+use link::control::{Change, Outcome, is_of_the_operator};
 use link::disk::{self, Access};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
@@ -123,7 +123,7 @@ impl Core {
             }
             ControlAsk::Meet { server, node } => self.meet(server, node),
             ControlAsk::Members => Ok(ControlAnswer::Members(self.members())),
-            ControlAsk::Replace { old, new, forwarded } => self.replace(old, new, forwarded).await,
+            ControlAsk::Replace { old, new } => self.replace(old, new).await,
             ControlAsk::Recover => self.recover().await,
             ControlAsk::Forget => self.forget().await,
             ControlAsk::Watch { .. } => Err("watching begins a conversation of its own".into()),
@@ -144,6 +144,9 @@ impl Core {
             Ok(Err(error)) => error,
         };
         match error {
+            RaftError::APIError(ClientWriteError::ForwardToLeader(to)) if is_of_the_operator(&change.key) => {
+                ask_the_leader(to.leader_node.map(|leader| leader.server))
+            }
             RaftError::APIError(ClientWriteError::ForwardToLeader(to)) => {
                 let ask =
                     ControlAsk::Propose { change, within_ms: within.as_millis() as u64, forwarded: true };
@@ -288,11 +291,9 @@ impl Core {
         }
     }
 
-    async fn replace(&self, old: String, new: String, forwarded: bool) -> Result<ControlAnswer, String> {
+    async fn replace(&self, old: String, new: String) -> Result<ControlAnswer, String> {
         if !self.is_leader() {
-            let leader = self.members().leader.map(|server| Member { server });
-            let ask = ControlAsk::Replace { old, new, forwarded: true };
-            return Ok(self.forward(leader, ask, MEMBERSHIP, forwarded).await);
+            return Ok(ask_the_leader(self.members().leader));
         }
         let members = self.members().members;
         let of =
@@ -363,6 +364,15 @@ impl Core {
         let slow = |_| "no majority took the change of the members in time".to_owned();
         changed.map_err(slow)?.map(drop).map_err(|error| error.to_string())
     }
+}
+
+/// What the operator orders is not passed on: the leader must see who orders it.
+fn ask_the_leader(leader: Option<String>) -> ControlAnswer {
+    let because = match leader {
+        Some(leader) => format!("{leader} leads, and is to be asked itself"),
+        None => "there is no leader now".into(),
+    };
+    ControlAnswer::Unavailable { because, maybe_made: false }
 }
 
 fn parse<M: serde::de::DeserializeOwned>(body: Value) -> Result<M, String> {

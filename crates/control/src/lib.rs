@@ -86,8 +86,7 @@ pub fn run(start: Start) -> Result<(), Error> {
 }
 
 async fn serve(mut start: Start) -> Result<(), Error> {
-    let guests = Guests::default();
-    let identity = Identity::given(&start.secrets)?.welcoming(guests.clone())?;
+    let identity = Identity::given(&start.secrets)?.welcoming(Guests::default())?;
     let listener = start.sockets.tcp(LISTEN).pop().ok_or(Error::NoSocket)?;
     let peers = Arc::new(Peers::new(identity.clone(), &start.plan));
     let voters = start.plan.control.as_ref().map(|control| control.voters.clone()).unwrap_or_default();
@@ -107,9 +106,10 @@ async fn serve(mut start: Start) -> Result<(), Error> {
     }
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let door = Door { listener, identity, site: start.plan.site.clone() };
+    let site = start.plan.site.clone();
+    let heeding = tokio::spawn(serve::heed_revoked(Arc::clone(&core), identity.clone(), site.clone()));
+    let door = Door { listener, identity, site };
     let serving = tokio::spawn(serve::serve(door, Arc::clone(&core)));
-    let heeding = tokio::spawn(serve::heed_revoked(Arc::clone(&core), guests));
     let say = |state, because: String| {
         let state = if state == State::Starting { State::Unhealthy } else { state };
         // It goes on all the same: whoever reads the status must see what could happen.

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use link::api::{Answer, ApiError, Ask, Caller, Conversation, Door, Fingerprint, Guests};
+use link::api::{Answer, ApiError, Ask, Caller, Conversation, Door, Fingerprint, Identity};
 use link::control::wire::{ControlAnswer, ControlAsk, HEARTBEAT};
-use link::control::{ABSENT, REVOKED};
+use link::control::{ABSENT, REVOKED, is_of_the_operator};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -61,14 +61,8 @@ async fn talk(
         let ask = timeout(IDLE, conversation.asked()).await.map_err(|_| ApiError::Slow(peer))??;
         let answer = match ask {
             Ask::Control(ControlAsk::Watch { key }) => return watch(&mut conversation, core, &key).await,
-            Ask::Control(ControlAsk::Replace { forwarded: false, .. }) if caller != Caller::Operator => {
-                Err("only the operator may replace a voter".into())
-            }
-            Ask::Control(ControlAsk::Recover) if caller != Caller::Operator => {
-                Err("only the operator may let a control server begin anew".into())
-            }
-            Ask::Control(ControlAsk::Forget) if caller != Caller::Operator => {
-                Err("only the operator may let a control server forget its state".into())
+            Ask::Control(ask) if caller != Caller::Operator && is_order(&ask) => {
+                Err("only the operator may do that, and asks for it itself".into())
             }
             Ask::Control(ask) => core.answer(ask).await,
             other => Err(format!("this is a control server, which knows nothing of {other:?}")),
@@ -81,15 +75,24 @@ async fn talk(
     }
 }
 
-/// Keeps the door's list of revoked keys as the record has it, for as long as it is polled.
-pub(crate) async fn heed_revoked(core: Arc<Core>, guests: Guests) {
+/// What no machine does by its own key. A control server shows its machine's when it passes something on.
+fn is_order(ask: &ControlAsk) -> bool {
+    match ask {
+        ControlAsk::Replace { .. } | ControlAsk::Recover | ControlAsk::Forget => true,
+        ControlAsk::Propose { change, .. } => is_of_the_operator(&change.key),
+        _ => false,
+    }
+}
+
+/// Keeps the list of revoked keys that this identity goes by as the record has it, for as long as it is polled.
+pub(crate) async fn heed_revoked(core: Arc<Core>, identity: Identity, site: String) {
     let mut changes = core.machine.changes();
     loop {
         changes.mark_unchanged();
         if let Some(record) = core.machine.get(REVOKED) {
-            match serde_json::from_value::<Vec<Fingerprint>>(record.value) {
-                Ok(keys) => guests.revoke(keys),
-                Err(error) => tracing::error!("the list of revoked keys cannot be read: {error}"),
+            match identity.believe::<Vec<Fingerprint>>(&site, REVOKED, record.value) {
+                Ok(keys) => identity.revoke(keys),
+                Err(error) => tracing::error!("the list of revoked keys is not gone by: {error}"),
             }
         }
         if changes.changed().await.is_err() {

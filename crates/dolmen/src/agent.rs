@@ -444,8 +444,8 @@ fn agree(
         return Ok((None, Trouble::default()));
     }
     let follower = Follower::new(state, &me.name, plan, identity.clone())?;
-    tokio::task::spawn_local(Follower::heed_revoked(follower.client.clone(), guests.clone()));
-    let desk = Desk::open(state, me, follower.client.clone(), guests)?;
+    tokio::task::spawn_local(Follower::heed_revoked(follower.agreement.clone(), guests.clone()));
+    let desk = Desk::open(state, me, guests)?;
     let trouble = follower.trouble();
     tokio::task::spawn_local(follower.run(agent.clone()));
     Ok((Some(desk), trouble))

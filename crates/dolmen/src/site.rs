@@ -25,7 +25,7 @@ pub use account::Account;
 pub use folder::MachineFolder;
 pub use home::{Home, OpenError};
 pub use release::{Release, ReleaseStore, beside_binary};
-pub use secret_store::variables as secret_variables;
+pub use secret_store::{for_role as secrets_needed, variables as secret_variables};
 
 use std::fs::{File, Permissions};
 use std::io;
@@ -146,7 +146,10 @@ impl State {
     }
 
     /// From now on this is what agents and servers go by when they start; those that run are to be told.
-    pub fn put_in_force(&self, new: &InForce) -> Result<(), StateError> {
+    pub fn put_in_force(&self, new: &InForce, secrets: &Secrets) -> Result<(), StateError> {
+        if self.all_secrets()? != *secrets {
+            secret_store::put(&self.root, secrets)?;
+        }
         Ok(disk::replace_json(&self.root.join("plan.json"), new, Access::Everyone)?)
     }
 
@@ -250,14 +253,9 @@ impl State {
         Ok(disk::replace_json(&self.root.join("applied.json"), &Applied { generation }, Access::Everyone)?)
     }
 
-    /// All secrets of the site, where all of them are.
+    /// The secrets that this machine knows, which are those of the plan in force.
     pub fn all_secrets(&self) -> io::Result<Secrets> {
         secret_store::all(&self.root)
-    }
-
-    /// These are the secrets that this machine knows.
-    pub fn put_secrets(&self, secrets: &Secrets) -> io::Result<()> {
-        secret_store::put(&self.root, secrets)
     }
 
     /// The account that servers of this role run under; none when we are not root, and all are ours.
@@ -273,13 +271,18 @@ impl State {
 
     /// What servers of this role need to know, and no more.
     pub fn secrets_for(&self, role: Role) -> io::Result<Secrets> {
-        secret_store::for_role(&self.root, role)
+        Ok(secret_store::for_role(&self.all_secrets()?, role))
     }
 
     /// Makes everything that the plan's servers need before they start: accounts, the application files
-    /// within their reach, secrets, certificates, folders. What is there is kept. `old`: what is in force.
-    /// `runs`: whether that runs now, with values that whoever calls this need not have.
-    pub fn prepare(&self, plan: &Plan, old: Option<&InForce>, runs: bool) -> Result<Release, StateError> {
+    /// within their reach, certificates, folders. What is there is kept. The secrets are for [`State::put_in_force`].
+    /// `old`: what is in force. `runs`: whether that runs now, with values that whoever calls this need not have.
+    pub fn prepare(
+        &self,
+        plan: &Plan,
+        old: Option<&InForce>,
+        runs: bool,
+    ) -> Result<(Release, Secrets), StateError> {
         let release = if account::is_root() {
             account::make_all()?;
             release::make(&self.root, &self.about.home, plan, old.map(|old| &old.release))?
@@ -291,9 +294,9 @@ impl State {
             self.write_about()?;
         }
         let running = old.filter(|_| runs).map(|old| &old.plan);
-        secret_store::make(&self.root, &self.about.home, plan, running)?;
+        let secrets = secret_store::make(&self.root, &self.about.home, plan, running)?;
         self.identify(plan)?;
-        Ok(release)
+        Ok((release, secrets))
     }
 
     /// Makes identities: on `up` those of all machines. A real machine makes only its own, once, where the

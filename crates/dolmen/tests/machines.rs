@@ -12,6 +12,8 @@ mod joining;
 mod losing;
 #[path = "machines/package.rs"]
 mod package;
+#[path = "machines/secrets.rs"]
+mod secrets;
 #[path = "machines/stage.rs"]
 mod stage;
 #[path = "machines/upgrade.rs"]

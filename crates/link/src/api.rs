@@ -12,6 +12,7 @@ mod guests;
 mod joining;
 mod sealed;
 mod token;
+mod vouched;
 
 use std::path::PathBuf;
 
@@ -24,6 +25,7 @@ pub use guests::Guests;
 pub use joining::{Entry, EntryKind, Join, Joined};
 pub use sealed::{SealError, Sealed, SealingKey};
 pub use token::{Token, TokenError};
+pub use vouched::VouchError;
 
 use crate::control::wire::{ControlAnswer, ControlAsk};
 use crate::program::Build;

@@ -28,6 +28,15 @@ pub use records::{Change, KEY_LIMIT, Outcome, RECORDS_LIMIT, Records, TOTAL_LIMI
 /// The one record whose meaning control knows: the fingerprints of keys that are nobody's any more, as a list.
 pub const REVOKED: &str = "site/revoked";
 
+/// How the keys of records begin that say what the site is: only the operator changes them. All others belong to servers,
+/// which hold the keys of their machines.
+const OF_THE_OPERATOR: [&str; 2] = ["site/", "vault/"];
+
+/// Whether only the operator may change the record of this key.
+pub fn is_of_the_operator(key: &str) -> bool {
+    OF_THE_OPERATOR.iter().any(|begin| key.starts_with(begin))
+}
+
 /// The version that stands for "there is no such record yet".
 pub const ABSENT: u64 = 0;
 

@@ -44,6 +44,11 @@ impl Secrets {
         self.0.insert(name.into(), secret);
     }
 
+    /// Those of these names.
+    pub fn only(&self, needed: impl Fn(&str) -> bool) -> Self {
+        Self(self.0.iter().filter(|(name, _)| needed(name)).map(|(n, s)| (n.clone(), s.clone())).collect())
+    }
+
     /// Adds all of the others.
     pub fn extend(&mut self, others: Secrets) {
         self.0.extend(others.0);

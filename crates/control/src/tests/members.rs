@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use link::api::{Answer, Ask, Authority, Identity, call};
 use link::control::wire::{ControlAnswer, ControlAsk};
-use link::control::{ABSENT, Control, ControlError, VALUE_LIMIT};
+use link::control::{ABSENT, Change, Client, Control, ControlError, VALUE_LIMIT};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
@@ -71,11 +71,48 @@ async fn a_voter_with_a_wiped_disk_learns_until_it_is_put_in_its_own_place() {
     until("it learns", || role(false)).await;
     let client = stage.client(wiped + 1);
     assert_eq!(client.propose("a", ABSENT, json!(1), DEADLINE).await, Ok(1));
-    let (name, forwarded) = (name(wiped + 1), false);
-    let ask = ControlAsk::Replace { old: name.clone(), new: name, forwarded };
+    let name = name(wiped + 1);
+    let ask = ControlAsk::Replace { old: name.clone(), new: name };
     let answer = all[leader(&all).unwrap()].core.answer(ask).await;
     assert!(matches!(answer, Ok(ControlAnswer::Done)), "{answer:?}");
     until("it votes", || role(true)).await;
+    for running in all {
+        running.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn what_the_site_is_changes_only_who_gives_orders() {
+    let stage = Stage::new(109, 3);
+    let all = stage.start_all().await;
+    until("there is a leader", || leader(&all)).await;
+    for number in 1..=3 {
+        // The key of a machine, also in the words of a control server that passes something on.
+        for (key, forwarded) in [("site/machines", false), ("site/plan", true), ("vault/beta", true)] {
+            let change = Change { key: key.into(), expected_version: ABSENT, value: json!(1), proposal: 1 };
+            let ask = ControlAsk::Propose { change, within_ms: 1000, forwarded };
+            let machine = stage.machine(number);
+            let identity = stage.identity(&machine);
+            let mut conversation =
+                call(&identity, &stage.plan.site, &machine, stage.address(number)).await.unwrap();
+            conversation.ask(&Ask::Control(ask)).await.unwrap();
+            assert!(conversation.answer().await.unwrap_err().to_string().contains("only the operator"));
+        }
+        let replace = ControlAsk::Replace { old: name(1), new: name(2) };
+        let machine = stage.machine(number);
+        let mut conversation =
+            call(&stage.identity(&machine), &stage.plan.site, &machine, stage.address(number)).await.unwrap();
+        conversation.ask(&Ask::Control(replace)).await.unwrap();
+        assert!(conversation.answer().await.unwrap_err().to_string().contains("only the operator"));
+    }
+    assert_eq!(stage.client(2).read("site/machines", DEADLINE).await, Ok(None));
+    assert_eq!(stage.client(2).propose("database", ABSENT, json!(1), DEADLINE).await, Ok(1));
+    // The operator finds the leader, whichever of them is asked first.
+    for number in 1..=3 {
+        let key = format!("site/{number}");
+        let client = Client::new(stage.operator(), &stage.plan, &stage.machine(number));
+        assert_eq!(client.propose(&key, ABSENT, json!(1), DEADLINE).await, Ok(1));
+    }
     for running in all {
         running.stop().await;
     }
@@ -102,7 +139,7 @@ async fn strangers_and_impossible_frames_get_nothing() {
     let machine = stage.machine(1);
     let identity = stage.identity(&machine);
     let mut conversation = call(&identity, site, &machine, stage.address(1)).await.unwrap();
-    let replace = ControlAsk::Replace { old: name(1), new: name(1), forwarded: false };
+    let replace = ControlAsk::Replace { old: name(1), new: name(1) };
     conversation.ask(&Ask::Control(replace)).await.unwrap();
     assert!(conversation.answer().await.unwrap_err().to_string().contains("only the operator"));
     conversation.ask(&Ask::Control(ControlAsk::Members)).await.unwrap();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use link::api::{Answer, ApiError, Ask, Authority, Identity, OPERATOR, call};
+use link::api::{Answer, ApiError, Ask, Identity, call};
 use link::control::wire::{ControlAnswer, ControlAsk, MembersReport};
 use link::control::{ABSENT, Control};
 use serde_json::json;
@@ -13,13 +13,6 @@ use super::stage::{DEADLINE, Stage};
 
 const BLOCK: u8 = 149;
 const BLOCK_OF_FIVE: u8 = 145;
-
-fn operator(stage: &Stage) -> Identity {
-    let folder = stage.folder.join(OPERATOR);
-    std::fs::create_dir_all(&folder).unwrap();
-    Authority::open(&stage.folder.join("authority")).unwrap().issue(OPERATOR, &folder).unwrap();
-    Identity::open(&folder).unwrap()
-}
 
 /// Lets this one begin anew, once it knows that it has no leader.
 async fn recover(stage: &Stage, operator: &Identity, children: &mut Children, number: usize) {
@@ -88,7 +81,7 @@ fn voters(report: &MembersReport) -> usize {
 #[tokio::test]
 async fn the_last_voter_begins_anew_by_order_and_takes_the_others_in() {
     let stage = Stage::new(BLOCK, 3);
-    let operator = operator(&stage);
+    let operator = stage.operator();
     let mut children = Children((1..=3).map(|number| spawn(&stage, number)).collect());
     leader(&stage).await;
     assert_eq!(stage.client(1).propose("a", ABSENT, json!("kept"), DEADLINE).await, Ok(1));
@@ -126,7 +119,7 @@ async fn the_last_voter_begins_anew_by_order_and_takes_the_others_in() {
 #[tokio::test]
 async fn a_voter_that_was_left_over_forgets_and_is_taken_in() {
     let stage = Stage::new(BLOCK_OF_FIVE, 5);
-    let operator = operator(&stage);
+    let operator = stage.operator();
     let mut children = Children((1..=5).map(|number| spawn(&stage, number)).collect());
     leader(&stage).await;
     assert_eq!(stage.client(1).propose("a", ABSENT, json!("kept"), DEADLINE).await, Ok(1));

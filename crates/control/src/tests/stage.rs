@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use link::api::{Authority, Door, Identity};
+use link::api::{Authority, Door, Identity, OPERATOR};
 use link::control::Client;
 use link::control::wire::LISTEN;
 use plan::{Disk, Ground, Place, Plan, Role, Site};
@@ -47,6 +47,13 @@ impl Stage {
 
     pub fn identity(&self, machine: &str) -> Identity {
         Identity::open(&self.folder.join(machine)).unwrap()
+    }
+
+    pub fn operator(&self) -> Identity {
+        let folder = self.folder.join(OPERATOR);
+        std::fs::create_dir_all(&folder).unwrap();
+        Authority::open(&self.folder.join("authority")).unwrap().issue(OPERATOR, &folder).unwrap();
+        Identity::open(&folder).unwrap()
     }
 
     pub fn machine(&self, number: usize) -> String {

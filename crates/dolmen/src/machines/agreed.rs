@@ -7,17 +7,21 @@
 //! | `site/revoked` | the fingerprints of keys that are nobody's any more |
 //! | `vault/…` | one for each machine: what it needs to know, sealed for it alone |
 //!
-//! Control's log and snapshots are on the disk of every machine; of secrets they hold nothing but what is sealed.
+//! Control's log and snapshots are on the disk of every machine; of secrets they hold nothing but what is sealed. Whoever
+//! holds any machine's key may bring control into disorder, but nobody believes a record that the authority has not signed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use link::api::{Fingerprint, Sealed};
-use link::control::{ABSENT, Client, Control, ControlError};
+use link::api::{Authority, Fingerprint, Identity, Sealed};
+use link::control::{ABSENT, Client, Control, ControlError, Seen};
 use link::{Secret, Secrets};
 use plan::{Plan, Role};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::site::secrets_needed;
 
 pub const PLAN: &str = "site/plan";
 pub const MACHINES: &str = "site/machines";
@@ -54,7 +58,8 @@ pub struct Member {
 /// What one machine needs to know.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Vault {
-    pub secrets: Secrets,
+    /// By the generation of the plan that they belong to: the one in force, and one that may be put in force next.
+    pub secrets: BTreeMap<u64, Secrets>,
     /// For machines that issue certificates.
     pub authority: Option<Secret>,
 }
@@ -77,17 +82,25 @@ pub fn is_keeper(plan: &Plan, machine: &str) -> bool {
     voters.filter_map(|voter| plan.server(voter)).any(|server| server.machine == machine)
 }
 
-/// The roles whose secrets a machine needs.
-pub fn roles(plan: &Plan, machine: &str) -> BTreeSet<Role> {
-    plan.on(machine).map(|server| server.role).collect()
+/// Of these secrets, those that a machine needs: all where it keeps the authority, else those of its roles.
+pub fn needed(plan: &Plan, machine: &str, secrets: &Secrets) -> Secrets {
+    if is_keeper(plan, machine) {
+        return secrets.clone();
+    }
+    let roles: BTreeSet<Role> = plan.on(machine).map(|server| server.role).collect();
+    let mut needed = Secrets::default();
+    roles.into_iter().for_each(|role| needed.extend(secrets_needed(secrets, role)));
+    needed
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum AgreedError {
     #[error(transparent)]
     Control(#[from] ControlError),
-    #[error("the record {key} cannot be read: {error}")]
-    Meaning { key: String, error: serde_json::Error },
+    #[error("the record {key} is not gone by: {error}")]
+    Vouch { key: String, error: link::api::VouchError },
+    #[error("nothing is sealed for this machine that belongs to that generation")]
+    NotSealed,
     #[error(transparent)]
     Seal(#[from] link::api::SealError),
     #[error(transparent)]
@@ -98,39 +111,77 @@ pub enum AgreedError {
     Io(#[from] std::io::Error),
 }
 
-/// A record as it is now, and its version; [`ABSENT`] when there is none.
-pub async fn read<T: DeserializeOwned>(client: &Client, key: &str) -> Result<(u64, Option<T>), AgreedError> {
-    match client.read(key, WITHIN).await? {
-        None => Ok((ABSENT, None)),
-        Some(record) => Ok((record.version, Some(meaning(key, record.value)?))),
+/// What was agreed, as an agent or a command sees it.
+#[derive(Clone, Debug)]
+pub struct Agreement {
+    client: Client,
+    identity: Identity,
+    site: String,
+}
+
+impl Agreement {
+    /// For a process on `machine`. Without the operator's identity it only looks.
+    pub fn new(identity: Identity, plan: &Plan, machine: &str) -> Self {
+        let client = Client::new(identity.clone(), plan, machine);
+        Self { client, identity, site: plan.site.clone() }
     }
-}
 
-pub fn meaning<T: DeserializeOwned>(key: &str, value: serde_json::Value) -> Result<T, AgreedError> {
-    serde_json::from_value(value).map_err(|error| AgreedError::Meaning { key: key.to_owned(), error })
-}
+    /// A record as it is now, and its version; [`ABSENT`] when there is none.
+    pub async fn read<T: DeserializeOwned>(&self, key: &str) -> Result<(u64, Option<T>), AgreedError> {
+        match self.client.read(key, WITHIN).await? {
+            None => Ok((ABSENT, None)),
+            Some(record) => Ok((record.version, Some(self.believe(key, record.value)?))),
+        }
+    }
 
-/// Replaces the record of this version.
-pub async fn propose(
-    client: &Client,
-    key: &str,
-    version: u64,
-    value: &impl Serialize,
-) -> Result<u64, AgreedError> {
-    let value =
-        serde_json::to_value(value).map_err(|error| AgreedError::Meaning { key: key.to_owned(), error })?;
-    Ok(client.propose(key, version, value, WITHIN).await?)
-}
+    /// What a value of this record says.
+    pub fn believe<T: DeserializeOwned>(
+        &self,
+        key: &str,
+        value: serde_json::Value,
+    ) -> Result<T, AgreedError> {
+        let believed = self.identity.believe(&self.site, key, value);
+        believed.map_err(|error| AgreedError::Vouch { key: key.to_owned(), error })
+    }
 
-/// Puts sealed secrets in their place, whatever was there.
-pub async fn put_vault(client: &Client, machine: &str, sealed: &Sealed) -> Result<(), AgreedError> {
-    let key = vault(machine);
-    loop {
-        let (version, _) = read::<Sealed>(client, &key).await?;
-        match propose(client, &key, version, sealed).await {
-            // Somebody else was faster, whose word is older than ours: only one proposes for a machine at a time.
-            Err(AgreedError::Control(ControlError::Changed(_))) => {}
-            other => return other.map(drop),
+    /// Every value of this record from now on.
+    pub fn watch(&self, key: &str) -> watch::Receiver<Option<Seen>> {
+        self.client.watch(key)
+    }
+
+    /// Replaces the record of this version.
+    pub async fn propose(
+        &self,
+        authority: &Authority,
+        key: &str,
+        version: u64,
+        value: &impl Serialize,
+    ) -> Result<u64, AgreedError> {
+        let value = authority.vouch(&self.site, key, value);
+        let value = value.map_err(|error| AgreedError::Vouch { key: key.to_owned(), error })?;
+        Ok(self.client.propose(key, version, value, WITHIN).await?)
+    }
+
+    /// The version of a record, whether or not anybody believes what it says.
+    pub async fn version(&self, key: &str) -> Result<u64, AgreedError> {
+        Ok(self.client.read(key, WITHIN).await?.map_or(ABSENT, |record| record.version))
+    }
+
+    /// Puts sealed secrets in their place, whatever was there.
+    pub async fn put_vault(
+        &self,
+        authority: &Authority,
+        machine: &str,
+        sealed: &Sealed,
+    ) -> Result<(), AgreedError> {
+        let key = vault(machine);
+        loop {
+            let version = self.version(&key).await?;
+            match self.propose(authority, &key, version, sealed).await {
+                // Somebody else was faster, whose word is older than ours: only one proposes for a machine at a time.
+                Err(AgreedError::Control(ControlError::Changed(_))) => {}
+                other => return other.map(drop),
+            }
         }
     }
 }

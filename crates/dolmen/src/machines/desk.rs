@@ -11,11 +11,13 @@ use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use link::Secrets;
-use link::api::{Answer, Authority, Fingerprint, Guests, Join, Joined, Sealed, Token, requested_key};
-use link::control::{Client, ControlError, REVOKED};
+use link::api::{
+    Answer, Authority, Fingerprint, Guests, Identity, Join, Joined, Sealed, Token, requested_key,
+};
+use link::control::{ControlError, REVOKED};
 use plan::{Machine, Plan};
 
-use super::agreed::{self, AgreedError, MACHINES, Machines, Member, Vault};
+use super::agreed::{self, Agreed, AgreedError, Agreement, MACHINES, Machines, Member, PLAN, Vault};
 use super::tokens::{MINUTES_MAX, Tokens};
 use crate::site::State;
 
@@ -28,7 +30,6 @@ const SEED: usize = 32;
 pub struct Desk {
     state: State,
     me: Machine,
-    client: Client,
     guests: Guests,
     tokens: RefCell<Tokens>,
     /// One machine is taken in at a time.
@@ -36,11 +37,11 @@ pub struct Desk {
 }
 
 impl Desk {
-    pub fn open(state: &State, me: &Machine, client: Client, guests: Guests) -> std::io::Result<Self> {
+    pub fn open(state: &State, me: &Machine, guests: Guests) -> std::io::Result<Self> {
         let tokens = Tokens::open(state.root())?;
         guests.replace(tokens.keys());
         let (state, me, tokens) = (state.clone(), me.clone(), RefCell::new(tokens));
-        Ok(Self { state, me, client, guests, tokens, busy: Cell::new(false) })
+        Ok(Self { state, me, guests, tokens, busy: Cell::new(false) })
     }
 
     /// The answer to the operator who wants a token.
@@ -96,7 +97,10 @@ impl Desk {
         let authority = self.authority(plan)?;
         let text = |error: &dyn std::error::Error| error.to_string();
         let key = requested_key(&join.request).map_err(|error| text(&error))?;
-        let (_, revoked) = agreed::read::<Vec<Fingerprint>>(&self.client, REVOKED).await.map_err(late)?;
+        // As the operator, who has let this machine in by giving the token.
+        let operator = Identity::open(&self.state.operator()).map_err(|error| text(&error))?;
+        let agreement = Agreement::new(operator.heeding(self.guests.clone()), plan, &self.me.name);
+        let (_, revoked) = agreement.read::<Vec<Fingerprint>>(REVOKED).await.map_err(late)?;
         if revoked.unwrap_or_default().contains(&key) {
             return Err(format!(
                 "this machine was {machine} before, and has left: its key was revoked\n\
@@ -106,38 +110,27 @@ impl Desk {
         }
         let certificate = authority.sign(&machine, &join.request).map_err(|error| text(&error))?;
         let member = Member { key, sealing_key: join.sealing_key.clone() };
+        // At once, since they belong together.
+        let (in_force, secrets) = (self.state.in_force(), self.state.all_secrets());
+        let (in_force, secrets) =
+            (in_force.map_err(|error| text(&error))?.plan, secrets.map_err(|error| text(&error))?);
         // First of all, since it also says whether the key is one.
-        let sealed = self.seal(plan, &machine, &member.sealing_key).map_err(|error| text(&error))?;
-        self.enter(&machine, member).await?;
-        agreed::put_vault(&self.client, &machine, &sealed).await.map_err(|error| text(&error))?;
+        let sealed = seal(&self.state, &[(&in_force, &secrets)], &machine, &member.sealing_key)
+            .map_err(|error| text(&error))?;
+        enter(&agreement, &authority, &machine, member).await?;
+        agreement.put_vault(&authority, &machine, &sealed).await.map_err(|error| text(&error))?;
+        // Whoever publishes a later plan after this sees the member, and seals for it.
+        let (_, agreed) = agreement.read::<Agreed>(PLAN).await.map_err(late)?;
+        if let Some(agreed) = agreed.filter(|agreed| agreed.plan.generation != in_force.generation) {
+            let generation = agreed.plan.generation;
+            return Err(format!(
+                "{} does not go by generation {generation} yet; try again, the token stays good",
+                self.me.name
+            ));
+        }
         self.tokens.borrow_mut().spend(guest, now_s()).map_err(|error| text(&error))?;
         tracing::info!("{machine} has joined, with dolmen {}", join.version);
         Ok(Joined { machine, certificate, authority: authority.certificate().to_owned(), plan: plan.clone() })
-    }
-
-    /// Makes it a member, unless one of its name is another machine.
-    async fn enter(&self, machine: &str, member: Member) -> Result<(), String> {
-        loop {
-            let (version, machines) = agreed::read::<Machines>(&self.client, MACHINES).await.map_err(late)?;
-            let mut machines = machines.unwrap_or_default();
-            match machines.machines.get(machine) {
-                Some(known) if known.key == member.key => return Ok(()),
-                Some(_) => {
-                    return Err(format!(
-                        "a machine named {machine} has joined before, and this is not the one: nothing was changed"
-                    ));
-                }
-                None => machines.machines.insert(machine.to_owned(), member.clone()),
-            };
-            match agreed::propose(&self.client, MACHINES, version, &machines).await {
-                Err(AgreedError::Control(ControlError::Changed(_))) => {}
-                other => return other.map(drop).map_err(late),
-            }
-        }
-    }
-
-    fn seal(&self, plan: &Plan, machine: &str, key: &str) -> Result<Sealed, AgreedError> {
-        seal(&self.state, plan, machine, key)
     }
 
     fn authority(&self, plan: &Plan) -> Result<Authority, String> {
@@ -159,16 +152,47 @@ impl Desk {
     }
 }
 
-/// What this machine knows and another one needs to, sealed for that one.
-pub fn seal(state: &State, plan: &Plan, machine: &str, key: &str) -> Result<Sealed, AgreedError> {
+/// Makes it a member, unless one of its name is another machine.
+async fn enter(
+    agreement: &Agreement,
+    authority: &Authority,
+    machine: &str,
+    member: Member,
+) -> Result<(), String> {
+    loop {
+        let (version, machines) = agreement.read::<Machines>(MACHINES).await.map_err(late)?;
+        let mut machines = machines.unwrap_or_default();
+        match machines.machines.get(machine) {
+            Some(known) if *known == member => return Ok(()),
+            Some(known) if known.key != member.key => {
+                return Err(format!(
+                    "a machine named {machine} has joined before, and this is not the one: nothing was changed"
+                ));
+            }
+            // The same one, which may have made another key to seal with.
+            _ => machines.machines.insert(machine.to_owned(), member.clone()),
+        };
+        match agreement.propose(authority, MACHINES, version, &machines).await {
+            Err(AgreedError::Control(ControlError::Changed(_))) => {}
+            other => return other.map(drop).map_err(late),
+        }
+    }
+}
+
+/// What this machine knows of these generations and another one needs to, sealed for that one. The last one says who
+/// keeps the authority.
+pub fn seal(
+    state: &State,
+    generations: &[(&Plan, &Secrets)],
+    machine: &str,
+    key: &str,
+) -> Result<Sealed, AgreedError> {
+    let secrets = generations
+        .iter()
+        .map(|(plan, secrets)| (plan.generation, agreed::needed(plan, machine, secrets)))
+        .collect();
+    let Some((plan, _)) = generations.last() else { return Err(AgreedError::NotSealed) };
     let keeper = agreed::is_keeper(plan, machine);
-    let mut secrets = Secrets::default();
-    if keeper {
-        secrets.extend(state.all_secrets()?);
-    }
-    for role in agreed::roles(plan, machine) {
-        secrets.extend(state.secrets_for(role)?);
-    }
     let authority = if keeper { Authority::key(&state.authority())? } else { None };
     Ok(Sealed::new(key, &agreed::purpose(&plan.site, machine), &Vault { secrets, authority })?)
 }

@@ -8,13 +8,14 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use link::Secrets;
 use link::api::{self, Answer, Authority, Fingerprint, Guests, Identity, OPERATOR, Sealed, SealingKey, call};
-use link::control::{ABSENT, Client, Control, REVOKED};
+use link::control::REVOKED;
 use plan::Plan;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
-use super::agreed::{self, Agreed, AgreedError, MACHINES, Machines, Member, PLAN, Vault};
+use super::agreed::{self, Agreed, AgreedError, Agreement, MACHINES, Machines, Member, PLAN, Vault};
 use super::desk;
 use super::transfer;
 use crate::agent::{Happening, Order};
@@ -28,7 +29,7 @@ pub struct Follower {
     pub state: State,
     pub machine: String,
     pub identity: Identity,
-    pub client: Client,
+    pub agreement: Agreement,
     trouble: Trouble,
 }
 
@@ -56,12 +57,12 @@ impl Trouble {
 
 impl Follower {
     pub fn new(state: &State, machine: &str, plan: &Plan, identity: Identity) -> Result<Self, AgreedError> {
-        let client = Client::new(identity.clone(), plan, machine);
+        let agreement = Agreement::new(identity.clone(), plan, machine);
         Ok(Self {
             state: state.clone(),
             machine: machine.to_owned(),
             identity,
-            client,
+            agreement,
             trouble: Trouble::default(),
         })
     }
@@ -80,7 +81,7 @@ impl Follower {
             sleep(RETRY).await;
         }
         self.trouble.is_over();
-        let mut seen = self.client.watch(PLAN);
+        let mut seen = self.agreement.watch(PLAN);
         loop {
             let record = seen.borrow_and_update().as_ref().map(|seen| seen.record.value.clone());
             let followed = match record {
@@ -100,11 +101,11 @@ impl Follower {
     }
 
     /// Keeps the agent's list of revoked keys as the record has it.
-    pub async fn heed_revoked(client: Client, guests: Guests) {
-        let mut seen = client.watch(REVOKED);
+    pub async fn heed_revoked(agreement: Agreement, guests: Guests) {
+        let mut seen = agreement.watch(REVOKED);
         loop {
             let record = seen.borrow_and_update().as_ref().map(|seen| seen.record.value.clone());
-            match record.map(|value| agreed::meaning::<Vec<Fingerprint>>(REVOKED, value)) {
+            match record.map(|value| agreement.believe::<Vec<Fingerprint>>(REVOKED, value)) {
                 Some(Ok(keys)) => guests.revoke(keys),
                 Some(Err(error)) => tracing::error!("{error}"),
                 None => {}
@@ -120,25 +121,29 @@ impl Follower {
         let plan = self.state.plan()?;
         let folder = self.state.machine(&self.machine);
         let sealing = SealingKey::open(folder.path())?;
-        let (version, machines) = agreed::read::<Machines>(&self.client, MACHINES).await?;
+        let authority = Authority::open(&self.state.authority())?;
+        let operator = Identity::open(&self.state.operator())?;
+        let agreement = Agreement::new(operator, &plan, &self.machine);
+        let (version, machines) = agreement.read::<Machines>(MACHINES).await?;
         let mut machines = machines.unwrap_or_default();
         if !machines.machines.contains_key(&self.machine) {
             let key = api::requested_key(&api::request(folder.path(), &self.machine)?)?;
             let member = Member { key, sealing_key: sealing.public().to_owned() };
             machines.machines.insert(self.machine.clone(), member);
-            agreed::propose(&self.client, MACHINES, version, &machines).await?;
+            agreement.propose(&authority, MACHINES, version, &machines).await?;
         }
-        let (version, vault) = agreed::read::<Sealed>(&self.client, &agreed::vault(&self.machine)).await?;
+        let (version, vault) = agreement.read::<Sealed>(&agreed::vault(&self.machine)).await?;
         if vault.is_none() {
-            let sealed = desk::seal(&self.state, &plan, &self.machine, sealing.public())?;
-            agreed::propose(&self.client, &agreed::vault(&self.machine), version, &sealed).await?;
+            let secrets = self.state.all_secrets()?;
+            let sealed = desk::seal(&self.state, &[(&plan, &secrets)], &self.machine, sealing.public())?;
+            agreement.propose(&authority, &agreed::vault(&self.machine), version, &sealed).await?;
         }
-        let (version, agreed) = agreed::read::<Agreed>(&self.client, PLAN).await?;
+        let (version, agreed) = agreement.read::<Agreed>(PLAN).await?;
         if agreed.is_none() {
             let InForce { plan, release } = self.state.in_force()?;
             let files = self.state.releases().digest_of(&release)?;
             let agreed = Agreed { applied: plan.generation, plan, files, by: self.machine.clone() };
-            agreed::propose(&self.client, PLAN, version, &agreed).await?;
+            agreement.propose(&authority, PLAN, version, &agreed).await?;
             tracing::info!("the plan is agreed on: generation {}", agreed.plan.generation);
         }
         Ok(())
@@ -146,7 +151,7 @@ impl Follower {
 
     /// Goes by this version of the record, if it is later than what is in force.
     async fn follow(&self, value: serde_json::Value, agent: &mpsc::Sender<Happening>) -> Result<(), String> {
-        let agreed: Agreed = agreed::meaning(PLAN, value).map_err(|error| error.to_string())?;
+        let agreed: Agreed = self.agreement.believe(PLAN, value).map_err(|error| error.to_string())?;
         let generation = agreed.plan.generation;
         if let Ok(plan) = self.state.plan()
             && plan.generation >= generation
@@ -168,7 +173,7 @@ impl Follower {
     /// The plan in force here is not, or no longer, the one that was agreed on: either what the watch brought is old,
     /// or control began anew without it.
     async fn is_forgotten(&self, plan: &Plan) -> Result<(), String> {
-        let (_, now) = agreed::read::<Agreed>(&self.client, PLAN).await.map_err(|error| error.to_string())?;
+        let (_, now) = self.agreement.read::<Agreed>(PLAN).await.map_err(|error| error.to_string())?;
         let Some(now) = now.filter(|now| now.plan != *plan && now.plan.generation <= plan.generation) else {
             return Ok(());
         };
@@ -185,21 +190,20 @@ impl Follower {
                 format!("it has format {}, and this dolmen reads {}", agreed.plan.format, plan::FORMAT);
             return Err(late("its plan", &because));
         }
-        // The files take longer; secrets of a plan that is not in force would be given to whatever restarts meanwhile.
         let release = self.fetch(agreed).await.map_err(|because| late("its files", &because))?;
-        self.open_vault(&agreed.plan).await.map_err(|error| late("its secrets", &error))?;
+        let secrets = self.open_vault(&agreed.plan).await.map_err(|error| late("its secrets", &error))?;
         let in_force = InForce { plan: agreed.plan.clone(), release };
-        self.state.put_in_force(&in_force).map_err(|error| late("this disk", &error))
+        self.state.put_in_force(&in_force, &secrets).map_err(|error| late("this disk", &error))
     }
 
-    /// Takes out what this machine is to know.
-    async fn open_vault(&self, plan: &Plan) -> Result<(), AgreedError> {
-        let (version, sealed) = agreed::read::<Sealed>(&self.client, &agreed::vault(&self.machine)).await?;
-        let Some(sealed) = sealed.filter(|_| version != ABSENT) else { return Ok(()) };
+    /// Takes out what this machine is to know with this plan.
+    async fn open_vault(&self, plan: &Plan) -> Result<Secrets, AgreedError> {
+        let (_, sealed) = self.agreement.read::<Sealed>(&agreed::vault(&self.machine)).await?;
+        let sealed = sealed.ok_or(AgreedError::NotSealed)?;
         let folder = self.state.machine(&self.machine);
         let key = SealingKey::open(folder.path())?;
-        let vault: Vault = key.open_sealed(&agreed::purpose(&plan.site, &self.machine), &sealed)?;
-        self.state.put_secrets(&vault.secrets)?;
+        let mut vault: Vault = key.open_sealed(&agreed::purpose(&plan.site, &self.machine), &sealed)?;
+        let secrets = vault.secrets.remove(&plan.generation).ok_or(AgreedError::NotSealed)?;
         if let Some(key) = vault.authority
             && Authority::key(&self.state.authority())?.is_none()
         {
@@ -207,7 +211,7 @@ impl Follower {
             let authority = Authority::adopt(&self.state.make_authority()?, &key, &certificate)?;
             authority.issue_beside(OPERATOR, folder.path(), &self.state.make_operator()?)?;
         }
-        Ok(())
+        Ok(secrets)
     }
 
     /// The application files of the plan: from here, from the machine that has put them there, or from any other.

@@ -73,9 +73,9 @@ fn begin(home: &Home, machine: &str) -> Result<Begun, Failure> {
         )));
     }
     state.become_machine(machine, true);
-    let new = prepare::make(&state, plan, None, false)?;
+    let (new, secrets) = prepare::make(&state, plan, None, false)?;
     begin_control(&state, &new.plan, machine)?;
-    state.put_in_force(&new)?;
+    state.put_in_force(&new, &secrets)?;
     state.note_applied(new.plan.generation)?;
     // Last: only now this machine belongs to a site.
     state.write_about()?;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use link::api::{self, Answer, ApiError, Ask, Identity, Join, Joined, SealingKey, Token, call_as_guest};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::agreed::{self, Agreed, PLAN};
+use super::agreed::{Agreed, PLAN};
 use super::desk::now_s;
 use super::follow::Follower;
 use crate::failure::Failure;
@@ -95,7 +95,7 @@ async fn fetch(state: &State, joined: &Joined) -> Result<(), Failure> {
     let follower = Follower::new(state, &joined.machine, &joined.plan, identity).map_err(Failure::failed)?;
     let until = Instant::now() + FETCH;
     loop {
-        let because = match agreed::read::<Agreed>(&follower.client, PLAN).await {
+        let because = match follower.agreement.read::<Agreed>(PLAN).await {
             Ok((_, Some(agreed))) => match follower.take_on(&agreed).await {
                 Ok(()) => return Ok(()),
                 Err(because) => because,

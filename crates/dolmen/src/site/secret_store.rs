@@ -3,7 +3,6 @@
 //! Values that the site file takes from `env:NAME` or `file:PATH` are read when the site starts, by whoever
 //! starts it, since servers run under accounts that may not read them.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
 use std::path::Path;
@@ -23,17 +22,9 @@ const FILE: &str = "secrets.json";
 /// A secret in a file is not longer.
 const FILE_LIMIT: usize = 64 * 1024;
 
-fn read(root: &Path) -> io::Result<BTreeMap<String, Secret>> {
-    Ok(disk::read_json(&root.join(FILE))?.unwrap_or_default())
-}
-
 /// All of them.
 pub fn all(root: &Path) -> io::Result<Secrets> {
-    let mut secrets = Secrets::default();
-    for (name, secret) in read(root)? {
-        secrets.insert(name, secret);
-    }
-    Ok(secrets)
+    Ok(disk::read_json(&root.join(FILE))?.unwrap_or_default())
 }
 
 /// Replaces all of them.
@@ -41,17 +32,17 @@ pub fn put(root: &Path, secrets: &Secrets) -> io::Result<()> {
     disk::replace_json(&root.join(FILE), secrets, Access::Owner)
 }
 
-/// Makes what is missing and reads anew what the plan takes from elsewhere. A variable that is not set now may keep its
-/// value where `running` is the plan of a site that runs, and wants the same one.
-pub fn make(root: &Path, home: &Path, plan: &Plan, running: Option<&Plan>) -> Result<(), StateError> {
-    let mut secrets = read(root)?;
-    let known = secrets.clone();
+/// Makes what is missing and reads anew what the plan takes from elsewhere. Nothing is written: whoever puts the plan in
+/// force puts these with it. A variable that is not set now may keep its value where `running` is the plan of a site
+/// that runs, and wants the same one.
+pub fn make(root: &Path, home: &Path, plan: &Plan, running: Option<&Plan>) -> Result<Secrets, StateError> {
+    let known = all(root)?;
+    let mut secrets = known.only(|name| GENERATED.contains(&name));
     for name in GENERATED {
-        if !secrets.contains_key(name) {
-            secrets.insert(name.to_owned(), password()?);
+        if secrets.get(name).is_none() {
+            secrets.insert(name, password()?);
         }
     }
-    secrets.retain(|name, _| GENERATED.contains(&name.as_str()));
     for (name, value) in values(plan) {
         let is_same = |(other, was): (String, &Value)| other == name && was == value;
         let keeps = running.is_some_and(|running| values(running).any(is_same));
@@ -63,7 +54,7 @@ pub fn make(root: &Path, home: &Path, plan: &Plan, running: Option<&Plan>) -> Re
             secrets.insert(name, secret);
         }
     }
-    Ok(disk::replace_json(&root.join(FILE), &secrets, Access::Owner)?)
+    Ok(secrets)
 }
 
 /// All values of the plan that may come from elsewhere, by the name of the secret.
@@ -116,17 +107,12 @@ fn password() -> io::Result<Secret> {
     Ok(Secret::new(text))
 }
 
-/// The secrets that servers of this role need.
-pub fn for_role(root: &Path, role: Role) -> io::Result<Secrets> {
-    let needed = |name: &str| match role {
+/// Of these, the secrets that servers of this role need.
+pub fn for_role(secrets: &Secrets, role: Role) -> Secrets {
+    secrets.only(|name| match role {
         Role::App => name == "app-password" || name == "database-url" || name.starts_with("environment."),
         Role::Database => GENERATED.contains(&name),
         Role::Gate => name == "database-url",
         Role::Dns | Role::Balancer | Role::Web | Role::Control | Role::Monitor => false,
-    };
-    let mut secrets = Secrets::default();
-    for (name, secret) in read(root)?.into_iter().filter(|(name, _)| needed(name)) {
-        secrets.insert(name, secret);
-    }
-    Ok(secrets)
+    })
 }

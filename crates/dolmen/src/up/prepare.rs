@@ -8,6 +8,7 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::Path;
 use std::sync::Arc;
 
+use link::Secrets;
 use plan::{Disk, Ground, Place, Plan, Role, Site};
 
 use super::probe;
@@ -48,14 +49,14 @@ pub fn prepare(home: &Home, block: Option<u8>) -> Result<Prepared, Failure> {
     let old = state.in_force().ok();
     let plan = following(mean(home, &site, Place::Up { block }, 1)?, old.as_ref().map(|old| &old.plan));
     needs(&plan)?;
-    let new = make(&state, plan, old.as_ref(), false)?;
+    let (new, secrets) = make(&state, plan, old.as_ref(), false)?;
     let surviving = surviving(&state, &new.plan);
     if !surviving.is_empty() && old.as_ref() != Some(&new) {
         out::line("an earlier `dolmen up` left servers running; stopping them, since the site has changed");
         super::stop::all(&state)?;
     }
     probe_addresses(&state, &new.plan)?;
-    state.put_in_force(&new)?;
+    state.put_in_force(&new, &secrets)?;
     let plan = new.plan;
     remove_mark(&state.stop_mark())?;
     for machine in &plan.machines {
@@ -73,14 +74,20 @@ pub fn following(new: Plan, old: Option<&Plan>) -> Plan {
 }
 
 /// All that is to be in force with this plan, made if need be, and of the next generation if it is something new.
-/// `runs`: whether `old` runs now.
-pub fn make(state: &State, plan: Plan, old: Option<&InForce>, runs: bool) -> Result<InForce, Failure> {
-    let release = state.prepare(&plan, old, runs)?;
+/// The secrets are put in force together with it; others are something new as well. `runs`: whether `old` runs now.
+pub fn make(
+    state: &State,
+    plan: Plan,
+    old: Option<&InForce>,
+    runs: bool,
+) -> Result<(InForce, Secrets), Failure> {
+    let (release, secrets) = state.prepare(&plan, old, runs)?;
     let mut new = InForce { plan, release };
     if let Some(old) = old {
-        new.plan.generation = old.plan.generation + u64::from(!new.is_same_as(old));
+        let is_same = new.is_same_as(old) && secrets == state.all_secrets()?;
+        new.plan.generation = old.plan.generation + u64::from(!is_same);
     }
-    Ok(new)
+    Ok((new, secrets))
 }
 
 /// The site file, or the mistake that there is none.

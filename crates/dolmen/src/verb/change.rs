@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use link::Secrets;
 use link::api::{Answer, ApiError, Ask};
 use link::report::{MachineReport, ServerReport};
 use plan::Machine;
@@ -36,6 +37,8 @@ const RETRY: Duration = Duration::from_millis(100);
 pub struct Change {
     pub site: Site,
     pub old: InForce,
+    /// What is to be put in force with the new plan: the secrets that are, unless there are others.
+    pub secrets: Secrets,
     _lock: Lock,
 }
 
@@ -51,7 +54,8 @@ impl Change {
         })?;
         wait(status::ask(&site))?;
         let old = site.state.in_force()?;
-        Ok(Self { site, old, _lock: lock })
+        let secrets = site.state.all_secrets()?;
+        Ok(Self { site, old, secrets, _lock: lock })
     }
 
     /// On real machines: where the change is agreed on.
@@ -67,9 +71,9 @@ impl Change {
         let changes = *new != self.old;
         match self.publisher() {
             Some(publisher) if changes || wait(publisher.has_forgotten(&self.old))? => {
-                wait(publisher.publish(&self.old, new))?;
+                wait(publisher.publish((&self.old, new), &self.secrets))?;
             }
-            None if changes => self.site.state.put_in_force(new)?,
+            None if changes => self.site.state.put_in_force(new, &self.secrets)?,
             _ => {}
         }
         let generation = new.plan.generation;

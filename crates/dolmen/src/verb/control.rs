@@ -115,8 +115,11 @@ fn of(report: &MembersReport) -> String {
 
 async fn replace(site: &Site, old: String, new: String) -> Result<ExitCode, Failure> {
     let mut last = site.is_not_up();
-    for server in site.plan.role(Role::Control).filter(|server| server.name != old || old == new) {
-        let order = ControlAsk::Replace { old: old.clone(), new: new.clone(), forwarded: false };
+    // Each of them, since only the leader can; the one that is to be lost at last.
+    let (lost, others): (Vec<_>, Vec<_>) =
+        site.plan.role(Role::Control).partition(|server| server.name == old);
+    for server in others.into_iter().chain(lost) {
+        let order = ControlAsk::Replace { old: old.clone(), new: new.clone() };
         match ask(&site.identity, &site.plan.site, server, order, REPLACE).await {
             Ok(ControlAnswer::Done) => {
                 out::line(&format!("{new} votes in the place of {old}"));

@@ -3,14 +3,14 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use link::api::{Fingerprint, Sealed};
-use link::control::{Client, ControlError, REVOKED};
+use link::api::{Authority, Fingerprint, Sealed};
+use link::control::{ControlError, REVOKED};
 use plan::Role;
 use tokio::time::{Instant, sleep};
 
 use super::{Site, wait};
 use crate::failure::Failure;
-use crate::machines::agreed::{self, AgreedError, MACHINES, Machines, Member, Vault};
+use crate::machines::agreed::{self, AgreedError, Agreement, MACHINES, Machines, Member, Vault};
 use crate::out;
 use crate::site::Home;
 
@@ -55,26 +55,32 @@ impl Leave {
 
 /// Its key is revoked first, so that a command that is killed in between has at least done that.
 async fn leave(site: &Site, machine: &str) -> Result<(), Failure> {
-    // Not by the control server of that machine, which is nobody's to ask once its key is revoked.
+    // Its own control server may lead, until the others have heard of this and elect another.
+    let everybody = Agreement::new(site.identity.clone(), &site.plan, "");
+    // Afterwards it is not asked: what was told to it alone changes nothing.
     let mut plan = site.plan.clone();
     plan.servers.retain(|server| server.role != Role::Control || server.machine != machine);
-    let client = Client::new(site.identity.clone(), &plan, "");
-    let (_, machines) = read::<Machines>(&client, MACHINES).await?;
+    let authority = Authority::open(&site.state.authority())?;
+    let agreement = Agreement::new(site.identity.clone(), &plan, "");
+    let (_, machines) = read::<Machines>(&agreement, MACHINES).await?;
     let Some(Member { key, sealing_key }) = machines.unwrap_or_default().machines.remove(machine) else {
         return Err(Failure::mistake(format!("no machine named {machine} has joined {}", site.plan.site)));
     };
-    change::<Vec<Fingerprint>>(&client, REVOKED, |revoked| {
+    change::<Vec<Fingerprint>>(&everybody, &authority, REVOKED, |revoked| {
         if !revoked.contains(&key) {
             revoked.push(key);
         }
     })
     .await?;
-    change::<Machines>(&client, MACHINES, |machines| drop(machines.machines.remove(machine))).await?;
+    change::<Machines>(&agreement, &authority, MACHINES, |machines| {
+        machines.machines.remove(machine);
+    })
+    .await?;
     let purpose = agreed::purpose(&site.plan.site, machine);
     let empty = Sealed::new(&sealing_key, &purpose, &Vault::default()).map_err(Failure::failed)?;
     let deadline = Instant::now() + PATIENCE;
     loop {
-        match agreed::put_vault(&client, machine, &empty).await {
+        match agreement.put_vault(&authority, machine, &empty).await {
             Err(error) if will_pass(&error) && Instant::now() < deadline => sleep(AGAIN).await,
             other => return other.map_err(Failure::failed),
         }
@@ -87,12 +93,12 @@ fn will_pass(error: &AgreedError) -> bool {
 }
 
 async fn read<T: serde::de::DeserializeOwned>(
-    client: &Client,
+    agreement: &Agreement,
     key: &str,
 ) -> Result<(u64, Option<T>), Failure> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        match agreed::read(client, key).await {
+        match agreement.read(key).await {
             Err(error) if will_pass(&error) && Instant::now() < deadline => sleep(AGAIN).await,
             other => return other.map_err(Failure::failed),
         }
@@ -102,16 +108,17 @@ async fn read<T: serde::de::DeserializeOwned>(
 /// Changes a record, again when somebody else was faster or nobody knows whether it was changed: once or twice is the
 /// same.
 async fn change<T: serde::de::DeserializeOwned + serde::Serialize + Default>(
-    client: &Client,
+    agreement: &Agreement,
+    authority: &Authority,
     key: &str,
     change: impl Fn(&mut T),
 ) -> Result<(), Failure> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let (version, value) = read::<T>(client, key).await?;
+        let (version, value) = read::<T>(agreement, key).await?;
         let mut value = value.unwrap_or_default();
         change(&mut value);
-        match agreed::propose(client, key, version, &value).await {
+        match agreement.propose(authority, key, version, &value).await {
             Err(AgreedError::Control(ControlError::Changed(_))) => {}
             Err(error) if will_pass(&error) && Instant::now() < deadline => sleep(AGAIN).await,
             other => return other.map(drop).map_err(Failure::failed),

@@ -21,7 +21,7 @@ impl Reload {
     pub fn run(self, home: &Home) -> Result<ExitCode, Failure> {
         super::usual_umask();
         let written = prepare::read(home)?;
-        let change = Change::begin(home)?;
+        let mut change = Change::begin(home)?;
         let applied = match change.publisher() {
             Some(publisher) => Some(super::wait(publisher.may_apply(self.over))?),
             None => None,
@@ -42,16 +42,20 @@ impl Reload {
             )));
         }
         let differences = plan::difference(Some(&old.plan), &plan);
-        let new = prepare::make(state, plan, Some(old), true)?;
+        let (new, secrets) = prepare::make(state, plan, Some(old), true)?;
         differences.iter().for_each(|sentence| out::line(sentence));
         if let Some(number) = new.release.number.filter(|_| new.release != old.release) {
             out::line(&format!("the application files have changed: they are release {number} now"));
+        }
+        if secrets != change.secrets {
+            out::line("secrets have changed");
         }
         if new == *old {
             out::line("nothing has changed");
         }
         let (state, generation) = (state.clone(), new.plan.generation);
         let applied = applied.map(|applied| if new == *old { applied } else { generation });
+        change.secrets = secrets;
         let carried = change.carry_out(&new);
         if let Some(applied) =
             applied.filter(|_| state.plan().is_ok_and(|plan| plan.generation >= generation))

@@ -3,12 +3,11 @@
 use std::process::ExitCode;
 
 use link::api::{Answer, ApiError, Ask};
-use link::control::Client;
 use plan::Place;
 
 use super::{Site, wait};
 use crate::failure::Failure;
-use crate::machines::agreed::{self, MACHINES, Machines};
+use crate::machines::agreed::{Agreement, MACHINES, Machines};
 use crate::out;
 use crate::site::Home;
 
@@ -56,8 +55,8 @@ impl Token {
 
 /// The only machine that has not joined yet.
 async fn only_one(site: &Site) -> Result<String, Failure> {
-    let client = Client::new(site.identity.clone(), &site.plan, "");
-    let (_, joined) = agreed::read::<Machines>(&client, MACHINES).await.map_err(Failure::failed)?;
+    let agreement = Agreement::new(site.identity.clone(), &site.plan, "");
+    let (_, joined) = agreement.read::<Machines>(MACHINES).await.map_err(Failure::failed)?;
     let joined = joined.unwrap_or_default();
     let all = site.plan.machines.iter().map(|machine| machine.name.as_str());
     let missing: Vec<&str> = all.filter(|name| !joined.machines.contains_key(*name)).collect();

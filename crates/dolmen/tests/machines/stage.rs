@@ -37,11 +37,15 @@ pub fn begun() -> Bed {
 }
 
 fn begun_with(text: &str) -> Bed {
+    begun_files(text, &[("public/hello.txt", "hello\n")])
+}
+
+fn begun_files(text: &str, files: &[(&str, &str)]) -> Bed {
     let mut bed = Bed::new(&ALL);
     let alpha = bed.machine_mut("alpha");
     alpha.write("dolmen.toml", text);
     std::fs::create_dir_all(alpha.folder.join("public")).unwrap();
-    alpha.write("public/hello.txt", "hello\n");
+    files.iter().for_each(|(name, text)| alpha.write(name, text));
     alpha.serve(&[DOLMEN, "agent", "alpha"]);
     until("the first machine's control", WITHIN, || {
         (server(&bed, "alpha", "control-1")?["state"] == "healthy").then_some(())
@@ -56,17 +60,33 @@ pub fn joined() -> Bed {
 
 pub fn joined_with(text: &str) -> Bed {
     let mut bed = begun_with(text);
+    join_others(&mut bed);
+    bed
+}
+
+/// The same with these files beside the site file.
+pub fn joined_files(text: &str, files: &[(&str, &str)]) -> Bed {
+    let mut bed = begun_files(text, files);
+    join_others(&mut bed);
+    bed
+}
+
+fn join_others(bed: &mut Bed) {
     for machine in ["beta", "gamma"] {
-        let token = token(&bed, machine);
+        let token = token(bed, machine);
         let began = Instant::now();
-        join(&bed, machine, &token).fine();
+        join(bed, machine, &token).fine();
         bed.machine_mut(machine).serve(&[DOLMEN, "agent"]);
-        let address = bed.address(machine, 80);
+        let port = if has_balancer(bed) { 80 } else { 8081 };
+        let address = bed.address(machine, port);
         until("an answer of the machine that joined", WITHIN, || get(address, "/hello.txt", &[]).ok());
         println!("{machine}: from `dolmen join` to an answer {:?}", began.elapsed());
     }
-    until_healthy(&bed, &ALL);
-    bed
+    until_healthy(bed, &ALL);
+}
+
+fn has_balancer(bed: &Bed) -> bool {
+    status(bed, "alpha").is_some_and(|status| status["servers"].to_string().contains("balancer-1"))
 }
 
 /// A line of shell that runs a command under a clock that is an hour ahead.

@@ -14,7 +14,7 @@ use rcgen::{
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use super::fingerprint::Fingerprint;
@@ -91,6 +91,10 @@ impl Authority {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    pub(super) fn key_pair(&self) -> &KeyPair {
+        self.issuer.key()
     }
 
     /// The authority's own certificate, as PEM.
@@ -183,6 +187,8 @@ pub struct Identity {
     pub(super) server: Arc<ServerConfig>,
     pub(super) client: Arc<ClientConfig>,
     clients: Arc<dyn ClientCertVerifier>,
+    /// The authority's public key (SubjectPublicKeyInfo, RFC 5280 section 4.1).
+    authority: Arc<[u8]>,
     /// Whose keys were revoked, where somebody keeps an eye on that.
     pub(super) guests: Guests,
 }
@@ -225,6 +231,8 @@ impl Identity {
     ) -> Result<Self, AuthorityError> {
         // With the authority's own certificate, which a machine with nothing but a token knows by its fingerprint.
         let chain = vec![certificate, authority.clone()];
+        let authority_key = ParsedCertificate::try_from(&authority)?.subject_public_key_info();
+        let authority_key = Arc::from(authority_key.as_ref());
         let mut roots = RootCertStore::empty();
         roots.add(authority)?;
         let roots = Arc::new(roots);
@@ -240,12 +248,27 @@ impl Identity {
             .with_protocol_versions(&versions)?
             .with_root_certificates(roots)
             .with_client_auth_cert(chain, key)?;
-        Ok(Self { server: Arc::new(server), client: Arc::new(client), clients, guests: Guests::default() })
+        let (server, client) = (Arc::new(server), Arc::new(client));
+        Ok(Self { server, client, clients, authority: authority_key, guests: Guests::default() })
+    }
+
+    pub(super) fn authority_key(&self) -> &[u8] {
+        &self.authority
     }
 
     /// Whether the site's authority vouches for this certificate.
     pub(super) fn trusts(&self, certificate: &CertificateDer<'_>) -> bool {
         self.clients.verify_client_cert(certificate, &[], UnixTime::now()).is_ok()
+    }
+
+    /// From now on it has nothing to do with whom shows one of these keys.
+    pub fn revoke(&self, keys: impl IntoIterator<Item = Fingerprint>) {
+        self.guests.revoke(keys);
+    }
+
+    /// The same, having nothing to do with whom shows a key that these call revoked.
+    pub fn heeding(&self, guests: Guests) -> Self {
+        Self { guests, ..self.clone() }
     }
 
     /// The same for a door that lets in, beside the site's own, whoever shows one of the guests' keys, and that has

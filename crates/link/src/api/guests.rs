@@ -31,9 +31,9 @@ impl Guests {
         self.lock().guests = keys.into_iter().collect();
     }
 
-    /// From now on these keys are nobody's. Conversations with them end at their next word.
+    /// From now on these keys are nobody's, and will never be anybody's. Conversations with them end at their next word.
     pub fn revoke(&self, keys: impl IntoIterator<Item = Fingerprint>) {
-        self.lock().revoked = keys.into_iter().collect();
+        self.lock().revoked.extend(keys);
     }
 
     pub(super) fn has_revoked(&self, key: &Fingerprint) -> bool {

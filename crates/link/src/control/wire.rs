@@ -17,6 +17,7 @@ pub const HEARTBEAT: Duration = Duration::from_millis(250);
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ControlAsk {
+    /// Of the operator's records, operator only, and to the leader itself.
     Propose {
         change: Change,
         within_ms: u64,
@@ -46,12 +47,11 @@ pub enum ControlAsk {
     },
     /// The members as this server knows them.
     Members,
-    /// Operator only: `new`, which learns, votes in the place of `old`, which died for good. Both are names of
-    /// servers; they are the same when one came back with an empty disk.
+    /// Operator only, and to the leader itself: `new`, which learns, votes in the place of `old`, which died for good.
+    /// Both are names of servers; they are the same when one came back with an empty disk.
     Replace {
         old: String,
         new: String,
-        forwarded: bool,
     },
     /// Operator only: most voters are lost for good, so this server begins anew, as the only voter, with what it
     /// knows. It ends to do so, and is started again by its agent.
