@@ -1,6 +1,6 @@
 //! One control server's part of the cluster: openraft, and what is asked of it from outside.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -258,6 +258,20 @@ impl Core {
         }
         let heard = *self.heard.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         metrics.current_leader.is_some() && heard.is_some_and(|heard| heard.elapsed() < window)
+    }
+
+    /// As the leader: the other members of which nothing was heard for longer than an election takes.
+    pub(crate) fn silent(&self) -> BTreeSet<String> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let window = self.timing.worst_election();
+        let Some(heard) = &metrics.heartbeat else { return BTreeSet::new() };
+        let is_silent = |node: &Node| {
+            let last = heard.get(node).and_then(|last| *last);
+            *node != self.node && last.is_none_or(|last| last.elapsed() > window)
+        };
+        let members = metrics.membership_config.nodes().filter(|(node, _)| is_silent(node));
+        members.map(|(_, member)| member.server.clone()).collect()
     }
 
     pub(crate) fn members(&self) -> MembersReport {

@@ -1,12 +1,13 @@
 //! What a control server does unasked: begin the cluster with the others, take in those that come, and say how
 //! it is.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use link::control::wire::{ControlAnswer, ControlAsk, MembersReport};
 use link::report::State;
 use openraft::ChangeMembers;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::core::Core;
 use crate::formation::{Formation, Met, form, to_vote};
@@ -22,6 +23,7 @@ const MEET: Duration = Duration::from_millis(500);
 
 /// Looks after the cluster until Raft fails; says why.
 pub(crate) async fn keep(core: &Core, mut say: impl FnMut(State, String)) -> String {
+    let mut silence = Silence::default();
     loop {
         if let Some(because) = failure(core) {
             // A new beginning ends Raft before it is written and before who ordered it has the answer.
@@ -40,9 +42,38 @@ pub(crate) async fn keep(core: &Core, mut say: impl FnMut(State, String)) -> Str
         {
             tracing::warn!("cannot change the members now: {error}");
         }
+        silence.tell(core.is_leader().then(|| core.silent()), core.timing.worst_election());
         let (state, because) = condition(core);
         say(state, because);
         sleep(TURN).await;
+    }
+}
+
+/// Which members the leader does not hear: said when it changes, and not with each message to them.
+#[derive(Debug, Default)]
+struct Silence {
+    /// Since when: who was just taken in, or is led only now, may not have had the time to answer.
+    since: BTreeMap<String, Instant>,
+    told: BTreeSet<String>,
+}
+
+impl Silence {
+    fn tell(&mut self, silent: Option<BTreeSet<String>>, patience: Duration) {
+        let Some(silent) = silent else {
+            *self = Self::default();
+            return;
+        };
+        self.since.retain(|server, _| silent.contains(server));
+        for server in &self.told - &silent {
+            tracing::info!("{server} answers again");
+            self.told.remove(&server);
+        }
+        for server in silent {
+            let since = self.since.entry(server.clone()).or_insert_with(Instant::now);
+            if since.elapsed() >= patience && self.told.insert(server.clone()) {
+                tracing::warn!("{server} does not answer");
+            }
+        }
     }
 }
 
@@ -55,7 +86,7 @@ fn failure(core: &Core) -> Option<String> {
 async fn begin(core: &Core) -> String {
     let others: Vec<String> =
         core.peers.names().filter(|name| *name != core.server).map(str::to_owned).collect();
-    let mut met = std::collections::BTreeMap::new();
+    let mut met = BTreeMap::new();
     for other in others {
         let ask = ControlAsk::Meet { server: core.server.clone(), node: core.node };
         if let Ok(ControlAnswer::Met { node, member }) =
@@ -85,7 +116,7 @@ async fn take_in(core: &Core) -> Result<(), String> {
             continue;
         }
         let gone = members.iter().filter(|member| member.server == server && !member.votes);
-        let gone: std::collections::BTreeSet<Node> = gone.map(|member| member.node).collect();
+        let gone: BTreeSet<Node> = gone.map(|member| member.node).collect();
         if !gone.is_empty() {
             core.change(ChangeMembers::RemoveNodes(gone)).await?;
         }

@@ -34,7 +34,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use link::Start;
-use link::api::{Door, Guests, Identity};
+use link::api::{Door, Identity};
 use link::control::wire::LISTEN;
 use link::report::State;
 use openraft::async_runtime::watch::WatchReceiver;
@@ -86,7 +86,9 @@ pub fn run(start: Start) -> Result<(), Error> {
 }
 
 async fn serve(mut start: Start) -> Result<(), Error> {
-    let identity = Identity::given(&start.secrets)?.welcoming(Guests::default())?;
+    let identity = Identity::given(&start.secrets)?;
+    let identity = identity.welcoming(identity.guests())?;
+    start.line.renews(&identity);
     let listener = start.sockets.tcp(LISTEN).pop().ok_or(Error::NoSocket)?;
     let peers = Arc::new(Peers::new(identity.clone(), &start.plan));
     let voters = start.plan.control.as_ref().map(|control| control.voters.clone()).unwrap_or_default();

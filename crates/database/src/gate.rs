@@ -209,6 +209,7 @@ fn control(start: &Start) -> Result<Option<Arc<dyn Control>>, Error> {
         return Ok(None);
     }
     let identity = Identity::given(&start.secrets)?;
+    start.line.renews(&identity);
     Ok(Some(Arc::new(Client::new(identity, &start.plan, &start.me.machine))))
 }
 

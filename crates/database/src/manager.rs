@@ -89,13 +89,12 @@ fn list(refused: &[RefusedSetting]) -> String {
 /// Runs a database server until the agent orders its stop. Call it on the thread that lives as long as the
 /// process: the kernel kills postgres when that thread ends.
 pub fn run(start: Start) -> Result<(), Error> {
-    let (secrets, plan, machine) = (start.secrets.clone(), Arc::clone(&start.plan), start.me.machine.clone());
+    let (plan, machine) = (Arc::clone(&start.plan), start.me.machine.clone());
+    let identity = Identity::given(&start.secrets).map_err(|error| error.to_string());
+    identity.iter().for_each(|identity| start.line.renews(identity));
     run_with(
         start,
-        Arc::new(move || {
-            let identity = Identity::given(&secrets).map_err(|error| error.to_string())?;
-            Ok(Arc::new(Client::new(identity, &plan, &machine)) as Arc<dyn Control>)
-        }),
+        Arc::new(move || Ok(Arc::new(Client::new(identity.clone()?, &plan, &machine)) as Arc<dyn Control>)),
     )
 }
 

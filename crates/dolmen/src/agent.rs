@@ -6,6 +6,7 @@
 
 mod door;
 mod hold;
+pub mod keys;
 pub mod life;
 mod logs;
 pub mod peers;
@@ -26,13 +27,13 @@ use link::agent_end::{Down, Hello, Knock, Up};
 use link::api::{Answer, Door, Guests, Identity};
 use link::report::{MachineReport, MachineState, SiteReport};
 use link::short_path;
-use plan::{Listen, Place, Plan, Role, Server};
+use plan::{Listen, Plan, Role, Server};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::machines::agreed::AgreedError;
-use crate::machines::desk::Desk;
-use crate::machines::follow::{Follower, Trouble};
+use crate::machines::follow::{Trouble, agree};
 use crate::site::{MachineFolder, State};
+use keys::{CertificateNote, Keys};
 use peers::Peers;
 use record::{Process, Record};
 use servant::Servant;
@@ -60,10 +61,25 @@ const IDLE: Duration = Duration::from_secs(1);
 pub enum Happening {
     Knock(Knock),
     Hello(Box<Hello>),
-    Said { server: String, connection: u64, up: Up },
-    Parted { server: String, connection: u64 },
-    Ended { server: String, process: u64 },
-    Order { order: Order, reply: oneshot::Sender<Answer> },
+    Said {
+        server: String,
+        connection: u64,
+        up: Up,
+    },
+    Parted {
+        server: String,
+        connection: u64,
+    },
+    Ended {
+        server: String,
+        process: u64,
+    },
+    /// The machine has another certificate, or other keys were revoked.
+    NewKeys,
+    Order {
+        order: Order,
+        reply: oneshot::Sender<Answer>,
+    },
 }
 
 pub enum Order {
@@ -142,6 +158,7 @@ struct Agent {
     looked: reload::Looked,
     /// Why it does not go by what the machines agreed on, on real machines.
     trouble: Trouble,
+    certificate: CertificateNote,
     /// What this machine's operator should know of its program.
     notes: upgrade::Notes,
 }
@@ -157,18 +174,19 @@ impl Agent {
         let machine = plan.machine(name).cloned().ok_or_else(|| AgentError::NoSuchMachine(name.into()))?;
         let (sender, happenings) = mpsc::channel(QUEUE);
         let guests = Guests::default();
+        guests.revoke(state.revoked()?);
         let identity = Identity::open(folder.path())?.welcoming(guests.clone())?;
         let listener = tokio::net::TcpListener::bind(machine.agent)
             .await
             .map_err(|error| AgentError::Door { address: machine.agent, error })?;
         let door = Door { listener, identity: identity.clone(), site: plan.site.clone() };
-        let (desk, trouble) = agree(state, &plan, &machine, (&identity, guests), &sender)?;
+        let peers = Peers::watch(&plan, name, &identity);
+        let (desk, trouble) = agree(state, &plan, &machine, (&identity, guests), (&sender, &peers))?;
         let link = folder.link();
         let listener = short_path::listen(&link)?;
         state.open_link(&link)?;
         take_knocks(listener, sender.clone())?;
         let record = Record::open(&folder.record())?;
-        let peers = Peers::watch(&plan, name, &identity);
         let (report, mine) = watch::channel(MachineReport {
             name: name.to_owned(),
             address: machine.address.to_string(),
@@ -178,6 +196,7 @@ impl Agent {
             servers: Vec::new(),
         });
         let (plans, newest) = watch::channel(Arc::clone(&plan));
+        let certificate = Keys::begin((state, name), newest.clone(), identity, sender.clone());
         let sources = door::Sources {
             plan: newest,
             machine: name.to_owned(),
@@ -212,6 +231,7 @@ impl Agent {
             started: Instant::now(),
             looked: reload::Looked::default(),
             trouble,
+            certificate,
             notes: upgrade::Notes::default(),
         };
         Ok((agent, happenings))
@@ -306,9 +326,18 @@ impl Agent {
                 let Some(servant) = self.servants.get_mut(&server) else { return false };
                 servant.ended(now_ms, process, &mut self.around, &mut self.record);
             }
+            Happening::NewKeys => self.give_keys(),
             Happening::Order { order, reply } => return self.order(now_ms, order, reply),
         }
         self.answer_waiting()
+    }
+
+    /// Gives the servers that hold the machine's key what has changed about keys; to the plan that they go by nothing has.
+    fn give_keys(&mut self) {
+        let servants = self.servants.values_mut();
+        for servant in servants.filter(|servant| surroundings::talks_to_control(servant.server.role)) {
+            servant.follow_plan(&self.around);
+        }
     }
 
     /// Reads on a thread what a process of ours has to say; others are cut off without a word.
@@ -416,9 +445,10 @@ impl Agent {
             .collect();
         self.report.send_if_modified(|report| {
             let because = self.trouble.sentence().unwrap_or_else(|| ANSWERS.into());
-            let notes = self.notes.sentences();
+            let notes: Vec<String> =
+                self.notes.sentences().iter().cloned().chain(self.certificate.sentence()).collect();
             let changed = report.servers != servers || report.because != because || report.notes != notes;
-            (report.servers, report.because, report.notes) = (servers, because, notes.to_vec());
+            (report.servers, report.because, report.notes) = (servers, because, notes);
             changed
         });
         let site = door::site(&self.plan, &self.report.borrow(), &self.peers).without_counts();
@@ -430,25 +460,6 @@ impl Agent {
             self.told = site;
         }
     }
-}
-
-/// On real machines: begins to go by what they agree on, and opens the desk where others join.
-fn agree(
-    state: &State,
-    plan: &Arc<Plan>,
-    me: &plan::Machine,
-    (identity, guests): (&Identity, Guests),
-    agent: &mpsc::Sender<Happening>,
-) -> Result<(Option<Desk>, Trouble), AgentError> {
-    if plan.place != Place::Machines || plan.control.is_none() {
-        return Ok((None, Trouble::default()));
-    }
-    let follower = Follower::new(state, &me.name, plan, identity.clone())?;
-    tokio::task::spawn_local(Follower::heed_revoked(follower.agreement.clone(), guests.clone()));
-    let desk = Desk::open(state, me, guests)?;
-    let trouble = follower.trouble();
-    tokio::task::spawn_local(follower.run(agent.clone()));
-    Ok((Some(desk), trouble))
 }
 
 fn answer(reply: oneshot::Sender<Answer>, answer: Answer) {

@@ -10,6 +10,7 @@
 //!   plan.json                   what is in force: the plan, and the release of the application files
 //!   secrets.json                generated passwords; the owner's alone
 //!   tokens.json  applied.json   on real machines: tokens that were given; the site file that was applied here last
+//!   revoked.json                the keys of machines that have left
 //!   authority/  operator/       the internal authority, and the identity that commands show
 //!   releases/                   copies of the application files, when servers run under other accounts
 //!   machines/beta/              agent.json, link.sock, certificate, logs/, servers/web-1/
@@ -34,6 +35,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use link::Secrets;
+use link::api::Fingerprint;
 use link::disk::{self, Access};
 use plan::{Plan, Role};
 use serde::{Deserialize, Serialize};
@@ -251,6 +253,25 @@ impl State {
 
     pub fn note_applied(&self, generation: u64) -> Result<(), StateError> {
         Ok(disk::replace_json(&self.root.join("applied.json"), &Applied { generation }, Access::Everyone)?)
+    }
+
+    /// The keys of machines that have left, as far as this machine has heard; it never forgets one.
+    pub fn revoked(&self) -> io::Result<Vec<Fingerprint>> {
+        Ok(disk::read_json(&self.root.join("revoked.json"))?.unwrap_or_default())
+    }
+
+    /// Remembers these keys too; false when all of them were known.
+    pub fn note_revoked(&self, keys: &[Fingerprint]) -> io::Result<bool> {
+        let mut all = self.revoked()?;
+        let known = all.len();
+        all.extend(keys);
+        all.sort_unstable();
+        all.dedup();
+        if all.len() == known {
+            return Ok(false);
+        }
+        disk::replace_json(&self.root.join("revoked.json"), &all, Access::Everyone)?;
+        Ok(true)
     }
 
     /// The secrets that this machine knows, which are those of the plan in force.

@@ -34,9 +34,10 @@ use std::time::Duration;
 
 use ::plan::{Machine, Plan};
 use clap::{Parser, Subcommand};
-use link::api::{Ask, Conversation, Identity, call};
+use link::api::{Ask, Conversation, Due, Identity, call};
 
 use crate::failure::Failure;
+use crate::machines::desk::now_s;
 use crate::site::{Home, State};
 
 #[derive(Debug, Parser)]
@@ -155,6 +156,13 @@ impl Site {
         let state = home.state()?;
         let plan = state.plan()?;
         let identity = Identity::open(&state.identity())?;
+        identity.revoke(state.revoked()?);
+        // The operator's is renewed by the agent, which needs nobody for that.
+        if let (Some(machine), Due::Ended(ago)) = (&state.about().machine, identity.validity()?.due(now_s()))
+            && state.identity() != state.operator()
+        {
+            return Err(Failure::failed(crate::agent::keys::ended(&plan, machine, ago)));
+        }
         Ok(Self { state, plan, identity })
     }
 

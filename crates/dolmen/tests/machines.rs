@@ -4,6 +4,8 @@
 //! `make drill` loses every machine in every way (DOLMEN_DRILL_ROUNDS).
 #![allow(clippy::unwrap_used)] // what a test lacks may end it
 
+#[path = "machines/certificates.rs"]
+mod certificates;
 #[path = "machines/guestbook.rs"]
 mod guestbook;
 #[path = "machines/joining.rs"]

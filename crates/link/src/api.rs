@@ -11,20 +11,24 @@ mod fingerprint;
 mod guests;
 mod joining;
 mod sealed;
+mod shown;
 mod token;
+mod validity;
 mod vouched;
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use authority::{Authority, AuthorityError, Identity, OPERATOR, put, request, requested_key};
+pub use authority::{Authority, AuthorityError, Identity, OPERATOR, name_in, put, request, requested_key};
 pub use door::{ApiError, Caller, Conversation, Door, call, call_as_guest};
 pub use fingerprint::Fingerprint;
 pub use guests::Guests;
 pub use joining::{Entry, EntryKind, Join, Joined};
+pub use rustls::pki_types::CertificateDer;
 pub use sealed::{SealError, Sealed, SealingKey};
 pub use token::{Token, TokenError};
+pub use validity::{Due, Validity};
 pub use vouched::VouchError;
 
 use crate::control::wire::{ControlAnswer, ControlAsk};
@@ -38,6 +42,9 @@ pub const VERSION: u32 = 1;
 pub struct Greeting {
     pub version: u32,
     pub site: String,
+    /// The time of its clock, in seconds since 1970; earlier versions do not say it.
+    #[serde(default)]
+    pub clock_s: Option<u64>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -67,6 +74,9 @@ pub enum Ask {
     Token { machine: String, minutes: u32 },
     /// Guests only, who have a token and no certificate yet.
     Join(Box<Join>),
+    /// Machines only: a new certificate for the key and the name of the one that was shown. The clock tells whether the
+    /// two machines agree on the time.
+    Renew { clock_s: u64 },
     /// The application files of this digest: [`Answer::Entry`] and [`Answer::Part`] in turn, then [`Answer::Done`].
     Release { digest: String },
     /// Operator only: which program this machine runs and which one lies on its disk, tried out: one
@@ -105,6 +115,8 @@ pub enum Answer {
     Control(ControlAnswer),
     Token(String),
     Joined(Box<Joined>),
+    /// A certificate, as PEM.
+    Renewed(String),
     Entry(Entry),
     /// The next bytes of the file that was announced last, as base64.
     Part(String),

@@ -4,25 +4,27 @@
 //! threads use the same thing. When the agent dies the server goes on; the thread connects to the successor
 //! and gives it everything it holds (sockets, boards) and says its last report again.
 
+mod keeper;
+
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use plan::Plan;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use crate::api::Identity;
 use crate::report::{DatabaseReport, PoolTraffic, Report, SiteReport, State};
-use crate::{Secrets, frame, short_path};
+use crate::{Secrets, frame};
+
+pub(crate) use keeper::{Keeper, keep};
 
 /// The version of the frames on the link. Agent and server are of one binary but for an upgrade.
 pub const VERSION: u32 = 1;
-
-/// How long the thread waits between two tries to reach a new agent.
-const RECONNECT: Duration = Duration::from_millis(50);
 
 /// From server to agent.
 #[derive(Debug, Serialize, Deserialize)]
@@ -162,6 +164,8 @@ impl Plans {
 struct Shared {
     server: String,
     plans: watch::Sender<Option<Arc<Given>>>,
+    /// What talks to control, in servers that do.
+    identity: Mutex<Option<Identity>>,
     upward: Mutex<Upward>,
 }
 
@@ -213,6 +217,15 @@ impl Line {
     /// [took](Line::took) it.
     pub fn plans(&self) -> Plans {
         Plans(self.plans.clone())
+    }
+
+    /// Lets this identity show each newer certificate that the agent gives to this server, and heed what was revoked. For
+    /// one identity of a server that does not adapt to plans.
+    pub fn renews(&self, identity: &Identity) {
+        *self.shared.identity.lock().unwrap_or_else(PoisonError::into_inner) = Some(identity.clone());
+        if let Some(given) = &*self.plans.borrow() {
+            self.shared.renew(given);
+        }
     }
 
     /// Says that this plan is carried out from now on, and what was done about it.
@@ -345,7 +358,26 @@ impl Shared {
         };
         let upward =
             Mutex::new(Upward { stream, last, counters: BTreeMap::new(), traffic: Vec::new(), took: None });
-        Self { server, plans: watch::Sender::new(None), upward }
+        Self { server, plans: watch::Sender::new(None), identity: Mutex::default(), upward }
+    }
+
+    /// Takes the keys that were given with a plan.
+    fn renew(&self, given: &Given) {
+        let identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(identity) = &*identity else { return };
+        match Identity::given(&given.secrets) {
+            Ok(newer) => identity.renew(&newer),
+            Err(error) => tracing::error!("goes on with the certificate that it has: {error}"),
+        }
+    }
+
+    /// Says once that a plan has nothing for this server.
+    fn passed(&self, generation: u64) {
+        let before = self.upward().took.as_ref().map(|taken| taken.generation);
+        if before != Some(generation) {
+            let did = "nothing in it is for this server".to_owned();
+            self.took(Taken { generation, did, refused: false });
+        }
     }
 
     fn took(&self, taken: Taken) {
@@ -375,16 +407,6 @@ impl Upward {
     }
 }
 
-/// What the reader thread needs for the whole life of the server.
-pub(crate) struct Keeper {
-    pub(crate) server: String,
-    pub(crate) socket: PathBuf,
-    /// Whether this server carries out later plans by itself. One that does not has nothing to do about them.
-    pub(crate) adapts: bool,
-    /// Duplicates of all that the agent handed over, to give to its successor.
-    pub(crate) holds: Vec<(String, OwnedFd)>,
-}
-
 fn connect(shared: Arc<Shared>) -> (Line, Downward) {
     let (order_sender, orders) = watch::channel(Order::Serve);
     let (admitted_sender, admitted) = watch::channel(false);
@@ -392,94 +414,4 @@ fn connect(shared: Arc<Shared>) -> (Line, Downward) {
     let plans = shared.plans.subscribe();
     let line = Line { shared, orders, admitted, site, plans };
     (line, Downward { orders: order_sender, admitted: admitted_sender, site: site_sender })
-}
-
-/// Starts the thread that keeps the line up, on a connection whose welcome was read.
-pub(crate) fn keep(keeper: Keeper, stream: UnixStream) -> std::io::Result<Line> {
-    let shared = Arc::new(Shared::new(keeper.server.clone(), Some(stream.try_clone()?)));
-    let (line, downward) = connect(Arc::clone(&shared));
-    std::thread::Builder::new().name("link".into()).stack_size(256 * 1024).spawn(move || {
-        let mut stream = stream;
-        loop {
-            listen(&stream, &downward, &shared, keeper.adapts);
-            shared.upward().stream = None;
-            stream = reconnect(&keeper, &shared);
-        }
-    })?;
-    Ok(line)
-}
-
-/// Reads orders until the connection ends.
-fn listen(stream: &UnixStream, downward: &Downward, shared: &Shared, adapts: bool) {
-    loop {
-        match frame::receive::<Down>(stream) {
-            Ok((Down::Site(report), _)) => {
-                downward.site.send_replace(Arc::new(report));
-            }
-            Ok((Down::Plan(given), _)) if adapts => {
-                shared.plans.send_replace(Some(Arc::new(*given)));
-            }
-            Ok((Down::Plan(given), _)) => {
-                let did = "nothing in it is for this server".to_owned();
-                shared.took(Taken { generation: given.plan.generation, did, refused: false });
-            }
-            Ok((Down::Retire { within_ms }, _)) => {
-                downward.orders.send_if_modified(|order| {
-                    let serves = *order == Order::Serve;
-                    if serves {
-                        *order = Order::Retire { within: Duration::from_millis(within_ms) };
-                    }
-                    serves
-                });
-            }
-            Ok((Down::Stop { within_ms }, _)) => {
-                downward.orders.send_replace(Order::Stop { within: Duration::from_millis(within_ms) });
-            }
-            Ok((Down::Admit, _)) => {
-                downward.admitted.send_replace(true);
-            }
-            Ok((Down::Welcome(_) | Down::Adopted, _)) => {}
-            Err(error) => {
-                tracing::debug!("the line to the agent ended: {error}");
-                return;
-            }
-        }
-    }
-}
-
-/// Tries until a new agent takes us, however long that takes: traffic goes on meanwhile.
-fn reconnect(keeper: &Keeper, shared: &Shared) -> UnixStream {
-    loop {
-        std::thread::sleep(RECONNECT);
-        match adopt(keeper) {
-            Ok(stream) => {
-                let Ok(clone) = stream.try_clone() else { continue };
-                let mut upward = shared.upward();
-                upward.stream = Some(clone);
-                let (last, counters) = (upward.last.clone(), upward.counters.clone());
-                let traffic = upward.traffic.clone();
-                upward.send(&Up::Report(last));
-                upward.send(&Up::Counters(counters));
-                upward.send(&Up::Traffic(traffic));
-                if let Some(taken) = upward.took.clone() {
-                    upward.send(&Up::Took(taken));
-                }
-                tracing::info!("{} is connected to a new agent", shared.server);
-                return stream;
-            }
-            Err(error) => tracing::trace!("no agent yet: {error}"),
-        }
-    }
-}
-
-fn adopt(keeper: &Keeper) -> Result<UnixStream, frame::FrameError> {
-    let stream = short_path::connect(&keeper.socket)?;
-    let holds = keeper.holds.iter().map(|(name, _)| name.clone()).collect();
-    let descriptors: Vec<_> = keeper.holds.iter().map(|(_, descriptor)| descriptor).collect();
-    let hello = Up::Hello { version: VERSION, server: keeper.server.clone(), again: true, holds };
-    frame::send(&stream, &hello, &descriptors)?;
-    match frame::receive::<Down>(&stream)? {
-        (Down::Adopted, _) => Ok(stream),
-        (other, _) => Err(frame::FrameError::Unexpected(format!("{other:?}"))),
-    }
 }

@@ -41,12 +41,17 @@ pub fn begin(path: Option<&Path>) {
     }
 }
 
-/// Events up to the usual level, but of openraft, which tells every message at that level, only what is wrong.
-/// `DOLMEN_LOG=debug` shows more of everything; what is not a level changes nothing.
+/// Where openraft tells of each message that got no answer, some ten times a second.
+const MESSAGES: [&str; 3] =
+    ["openraft::core::heartbeat", "openraft::replication", "openraft::engine::handler::replication_handler"];
+
+/// Events up to the usual level, but of openraft, which tells every message at that level, only what is wrong; and not of
+/// each message to a member that does not answer, which control says itself, once. `DOLMEN_LOG=debug` shows more of everything; what is not a level changes nothing.
 fn wanted(usual: Level) -> Targets {
     let asked: Option<Level> = std::env::var("DOLMEN_LOG").ok().and_then(|text| text.parse().ok());
     let raft = asked.unwrap_or(Level::WARN);
-    Targets::new().with_default(asked.unwrap_or(usual)).with_target("openraft", raft)
+    let messages = MESSAGES.map(|target| (target, asked.unwrap_or(Level::ERROR)));
+    Targets::new().with_default(asked.unwrap_or(usual)).with_target("openraft", raft).with_targets(messages)
 }
 
 struct Bounded(Mutex<Size>);

@@ -26,6 +26,9 @@ use crate::site::ReleaseStore;
 /// Conversations at one time; those that come with one too many are closed.
 const CONVERSATIONS: usize = 64;
 
+/// The same for whoever has only a token, used or not: they keep no machine out.
+const GUESTS: usize = 4;
+
 /// Connections at one time whose other end has not shown who it is, in all and from one address. One too many takes
 /// the place of the oldest: whoever has a certificate needs milliseconds, and idle strangers keep nobody out.
 const HANDSHAKES: usize = 128;
@@ -64,7 +67,7 @@ pub fn site(plan: &Plan, mine: &MachineReport, peers: &Peers) -> SiteReport {
 /// Answers until the agent ends. Must run on a `LocalSet`.
 pub async fn serve(door: Door, sources: Sources) {
     let (door, sources) = (Rc::new(door), Rc::new(sources));
-    let places = Arc::new(Semaphore::new(CONVERSATIONS));
+    let (places, guests) = (Arc::new(Semaphore::new(CONVERSATIONS)), Arc::new(Semaphore::new(GUESTS)));
     let mut handshakes = Handshakes::default();
     loop {
         let (stream, peer) = match door.accept().await {
@@ -75,19 +78,22 @@ pub async fn serve(door: Door, sources: Sources) {
                 continue;
             }
         };
-        let (door, sources, places) = (Rc::clone(&door), Rc::clone(&sources), Arc::clone(&places));
+        let (door, sources) = (Rc::clone(&door), Rc::clone(&sources));
+        let (places, guests) = (Arc::clone(&places), Arc::clone(&guests));
         let cut_off = handshakes.begin(peer.ip());
         tokio::task::spawn_local(async move {
             let welcomed = tokio::select! {
                 welcomed = door.welcome(stream, peer) => welcomed,
                 _ = cut_off => return tracing::debug!("{peer} did not show who it is, and others came"),
             };
+            let places = match &welcomed {
+                Ok((_, Caller::Guest(_))) => guests,
+                _ => places,
+            };
             let talked = match (welcomed, places.try_acquire()) {
                 (Ok((conversation, caller)), Ok(_place)) => talk(&sources, conversation, caller, peer).await,
                 (Ok(_), Err(_)) => {
-                    return tracing::warn!(
-                        "{CONVERSATIONS} conversations are under way; {peer} has to try again"
-                    );
+                    return tracing::warn!("too many conversations are under way; {peer} has to try again");
                 }
                 (Err(error), _) => Err(error),
             };
@@ -142,6 +148,8 @@ async fn talk(
         Ask::Release { digest } => {
             return transfer::send(&mut conversation, &sources.releases, &digest).await;
         }
+        Ask::Renew { clock_s } if caller == Caller::Agent => sources.renew(&conversation, clock_s),
+        Ask::Renew { .. } => Answer::Refused { because: "only a machine renews its certificate here".into() },
         Ask::Join(_) => Answer::Refused { because: "this machine belongs to the site already".into() },
         Ask::Control(_) => Answer::Refused { because: "this is an agent, not a control server".into() },
         order if caller != Caller::Operator => {
@@ -165,6 +173,13 @@ impl Sources {
         match &self.desk {
             Some(desk) => desk.token(&self.plan.borrow(), machine, minutes),
             None => Answer::Refused { because: "on `up` no machine joins".into() },
+        }
+    }
+
+    fn renew(&self, conversation: &Conversation, clock_s: u64) -> Answer {
+        match &self.desk {
+            Some(desk) => desk.renew(&self.plan.borrow(), conversation.certificate(), clock_s),
+            None => Answer::Refused { because: "on `up` each machine renews its own".into() },
         }
     }
 

@@ -4,8 +4,8 @@
 //! agent says nothing for [`SILENCE`] is reported as down, with the reason; that is an observation, and
 //! nothing is decided from it here.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use link::api::{Answer, ApiError, Ask, Identity, call};
@@ -13,6 +13,9 @@ use link::report::{MachineReport, MachineState, ServerReport, State};
 use plan::{Machine, Plan};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
+
+use crate::machines::agreed;
+use crate::machines::desk::clock_note;
 
 /// An agent speaks at least once a second; after this long without a word it is not there.
 const SILENCE: Duration = Duration::from_secs(3);
@@ -23,7 +26,10 @@ const RETRY: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub struct Peers {
     plan: Arc<Plan>,
+    me: String,
     reports: Mutex<BTreeMap<String, MachineReport>>,
+    /// The machines that have joined, where they do and as soon as it was heard.
+    joined: Mutex<Option<BTreeSet<String>>>,
     changed: Notify,
 }
 
@@ -32,7 +38,9 @@ impl Peers {
     pub fn watch(plan: &Arc<Plan>, me: &str, identity: &Identity) -> Arc<Self> {
         let peers = Arc::new(Self {
             plan: Arc::clone(plan),
-            reports: Mutex::new(BTreeMap::new()),
+            me: me.to_owned(),
+            reports: Mutex::default(),
+            joined: Mutex::default(),
             changed: Notify::new(),
         });
         for machine in plan.machines.iter().filter(|machine| machine.name != me) {
@@ -41,6 +49,29 @@ impl Peers {
             tokio::task::spawn_local(async move { peers.follow(&machine, &identity).await });
         }
         peers
+    }
+
+    /// Whoever has not joined needs something else than a look at its agent.
+    pub fn have_joined(&self, machines: impl IntoIterator<Item = String>) {
+        let joined = machines.into_iter().collect();
+        *self.joined.lock().unwrap_or_else(PoisonError::into_inner) = Some(joined);
+        for machine in self.plan.machines.iter().filter(|machine| machine.name != self.me) {
+            if self.get(&machine.name).is_some_and(|report| report.state == MachineState::Down)
+                && let Some(because) = self.not_joined(&machine.name)
+            {
+                self.put(self.absent(machine, &because));
+            }
+        }
+    }
+
+    fn not_joined(&self, machine: &str) -> Option<String> {
+        let joined = self.joined.lock().unwrap_or_else(PoisonError::into_inner);
+        joined.as_ref().filter(|joined| !joined.contains(machine))?;
+        let keeper = self.plan.machines.iter().find(|other| agreed::is_keeper(&self.plan, &other.name));
+        let keeper = keeper.map_or("a machine that votes", |keeper| &keeper.name);
+        Some(format!(
+            "has not joined yet: `dolmen token {machine}` on {keeper}, then `dolmen join TOKEN` on {machine}"
+        ))
     }
 
     pub fn get(&self, machine: &str) -> Option<MachineReport> {
@@ -56,9 +87,10 @@ impl Peers {
         let mut told = String::new();
         loop {
             let Err(error) = self.listen(machine, identity).await;
-            let because = format!("its agent does not answer: {error}");
+            let because = self.not_joined(&machine.name);
+            let because = because.unwrap_or_else(|| format!("its agent does not answer: {error}"));
             if because != told {
-                tracing::info!("{} is out of sight: {error}", machine.name);
+                tracing::info!("{} is out of sight: {because}", machine.name);
                 told.clone_from(&because);
             }
             self.put(self.absent(machine, &because));
@@ -73,10 +105,13 @@ impl Peers {
         identity: &Identity,
     ) -> Result<std::convert::Infallible, ApiError> {
         let mut conversation = call(identity, &self.plan.site, &machine.name, machine.agent).await?;
+        let note = conversation.ahead_s().and_then(|ahead_s| clock_note(&machine.name, ahead_s, &self.me));
+        note.iter().for_each(|note| tracing::warn!("{note}"));
         conversation.ask(&Ask::Watch).await?;
         loop {
             let answer = timeout(SILENCE, conversation.answer()).await;
-            if let Answer::Machine(report) = answer.map_err(|_| ApiError::Slow(machine.agent))?? {
+            if let Answer::Machine(mut report) = answer.map_err(|_| ApiError::Slow(machine.agent))?? {
+                report.notes.extend(note.clone());
                 self.put(report);
             }
         }
@@ -95,7 +130,7 @@ impl Peers {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, MachineReport>> {
-        self.reports.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.reports.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -67,8 +67,8 @@ impl Surroundings {
     /// What servers of this role need to know; with this machine's identity for those that talk to control.
     fn secrets(&self, role: Role) -> std::io::Result<Secrets> {
         let mut secrets = self.state.secrets_for(role)?;
-        if matches!(role, Role::Gate | Role::Database | Role::Control) {
-            secrets.extend(Identity::secrets(self.folder.path())?);
+        if talks_to_control(role) {
+            secrets.extend(Identity::secrets(self.folder.path(), &self.state.revoked()?)?);
         }
         Ok(secrets)
     }
@@ -108,6 +108,11 @@ impl Surroundings {
         });
         Ok(Running { process, handle })
     }
+}
+
+/// Whether servers of this role hold the machine's key.
+pub(super) fn talks_to_control(role: Role) -> bool {
+    matches!(role, Role::Gate | Role::Database | Role::Control)
 }
 
 /// A process, and the number by which the loop is told of its end.

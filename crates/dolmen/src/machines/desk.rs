@@ -12,7 +12,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use link::Secrets;
 use link::api::{
-    Answer, Authority, Fingerprint, Guests, Identity, Join, Joined, Sealed, Token, requested_key,
+    self, Answer, Authority, CertificateDer, Fingerprint, Guests, Identity, Join, Joined, Sealed, Token,
+    requested_key,
 };
 use link::control::{ControlError, REVOKED};
 use plan::{Machine, Plan};
@@ -88,12 +89,29 @@ impl Desk {
         answer(joined.map(|joined| Answer::Joined(Box::new(joined))))
     }
 
+    /// The answer to a machine of the site that wants a newer certificate for the key and name of this one.
+    pub fn renew(&self, plan: &Plan, shown: &CertificateDer<'_>, clock_s: u64) -> Answer {
+        answer(self.certify(plan, shown, clock_s).map(Answer::Renewed))
+    }
+
+    fn certify(&self, plan: &Plan, shown: &CertificateDer<'_>, clock_s: u64) -> Result<String, String> {
+        let machine = api::name_in(shown).map_err(|error| error.to_string())?;
+        if plan.machine(&machine).is_none() {
+            return Err(not_in_plan(plan, &machine));
+        }
+        clock(&machine, clock_s, &self.me.name, now_s())?;
+        let certificate = self.authority(plan)?.renewed(shown).map_err(|error| error.to_string())?;
+        tracing::info!("{machine} has a new certificate");
+        Ok(certificate)
+    }
+
     async fn take_in(&self, plan: &Plan, guest: Fingerprint, join: &Join) -> Result<Joined, String> {
         let machine = self.tokens.borrow().check(guest, now_s())?.to_owned();
         if plan.machine(&machine).is_none() {
             return Err(not_in_plan(plan, &machine));
         }
-        clock(&machine, join.clock_s, &self.me.name, now_s())?;
+        clock(&machine, join.clock_s, &self.me.name, now_s())
+            .map_err(|because| format!("{because}, and try again; the token stays good"))?;
         let authority = self.authority(plan)?;
         let text = |error: &dyn std::error::Error| error.to_string();
         let key = requested_key(&join.request).map_err(|error| text(&error))?;
@@ -101,7 +119,7 @@ impl Desk {
         let operator = Identity::open(&self.state.operator()).map_err(|error| text(&error))?;
         let agreement = Agreement::new(operator.heeding(self.guests.clone()), plan, &self.me.name);
         let (_, revoked) = agreement.read::<Vec<Fingerprint>>(REVOKED).await.map_err(late)?;
-        if revoked.unwrap_or_default().contains(&key) {
+        if revoked.unwrap_or_default().contains(&key) || self.guests.has_revoked(&key) {
             return Err(format!(
                 "this machine was {machine} before, and has left: its key was revoked\n\
                  hint: move /var/lib/dolmen/{} there away, so that it makes another; the token stays good",
@@ -130,7 +148,9 @@ impl Desk {
         }
         self.tokens.borrow_mut().spend(guest, now_s()).map_err(|error| text(&error))?;
         tracing::info!("{machine} has joined, with dolmen {}", join.version);
-        Ok(Joined { machine, certificate, authority: authority.certificate().to_owned(), plan: plan.clone() })
+        let revoked = self.guests.revoked();
+        let authority = authority.certificate().to_owned();
+        Ok(Joined { machine, certificate, authority, plan: plan.clone(), revoked })
     }
 
     fn authority(&self, plan: &Plan) -> Result<Authority, String> {
@@ -215,8 +235,24 @@ fn clock(machine: &str, its_s: u64, me: &str, my_s: u64) -> Result<(), String> {
     let which = if its_s < my_s { "behind" } else { "ahead of" };
     Err(format!(
         "the clock of {machine} is {apart} s {which} that of {me}, and at most {CLOCK_S} s are tolerated: set it \
-         (`timedatectl set-ntp true`), and try again; the token stays good"
+         (`timedatectl set-ntp true`)"
     ))
+}
+
+/// The same, for whoever sees by a greeting how far the other clock is ahead.
+pub fn clock_note(machine: &str, ahead_s: i64, me: &str) -> Option<String> {
+    let now_s = now_s();
+    clock(machine, now_s.saturating_add_signed(ahead_s), me, now_s).err()
+}
+
+/// A time span as people say it.
+pub fn span(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} minutes", seconds / 60),
+        7_200..172_800 => format!("{} hours", seconds / 3_600),
+        _ => format!("{} days", seconds / 86_400),
+    }
 }
 
 /// Seconds since 1970.

@@ -6,18 +6,20 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use link::Secrets;
 use link::api::{self, Answer, Authority, Fingerprint, Guests, Identity, OPERATOR, Sealed, SealingKey, call};
 use link::control::REVOKED;
-use plan::Plan;
+use plan::{Place, Plan};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
 use super::agreed::{self, Agreed, AgreedError, Agreement, MACHINES, Machines, Member, PLAN, Vault};
-use super::desk;
+use super::desk::{self, Desk};
 use super::transfer;
+use crate::agent::peers::Peers;
 use crate::agent::{Happening, Order};
 use crate::site::{InForce, Release, State};
 
@@ -31,6 +33,26 @@ pub struct Follower {
     pub identity: Identity,
     pub agreement: Agreement,
     trouble: Trouble,
+}
+
+/// On real machines: begins to go by what they agree on, and opens the desk where others join.
+pub fn agree(
+    state: &State,
+    plan: &Arc<Plan>,
+    me: &plan::Machine,
+    (identity, guests): (&Identity, Guests),
+    (agent, peers): (&mpsc::Sender<Happening>, &Arc<Peers>),
+) -> Result<(Option<Desk>, Trouble), AgreedError> {
+    if plan.place != Place::Machines || plan.control.is_none() {
+        return Ok((None, Trouble::default()));
+    }
+    let follower = Follower::new(state, &me.name, plan, identity.clone())?;
+    tokio::task::spawn_local(follower.revocations().heed(agent.clone()));
+    tokio::task::spawn_local(hear_who_joined(follower.agreement.clone(), Arc::clone(peers)));
+    let desk = Desk::open(state, me, guests)?;
+    let trouble = follower.trouble();
+    tokio::task::spawn_local(follower.run(agent.clone()));
+    Ok((Some(desk), trouble))
 }
 
 /// Why this machine does not go by what was agreed, for as long as it does not. Clones share it.
@@ -52,6 +74,56 @@ impl Trouble {
 
     fn is_over(&self) {
         self.0.take();
+    }
+}
+
+/// Tells the agent which machines have joined, until it ends.
+pub async fn hear_who_joined(agreement: Agreement, peers: Arc<Peers>) {
+    let mut seen = agreement.watch(MACHINES);
+    loop {
+        let record = seen.borrow_and_update().as_ref().map(|seen| seen.record.value.clone());
+        match record.map(|value| agreement.believe::<Machines>(MACHINES, value)) {
+            Some(Ok(Machines { machines })) => peers.have_joined(machines.into_keys()),
+            Some(Err(error)) => tracing::error!("{error}"),
+            None => {}
+        }
+        if seen.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The keys that were revoked, on their way from control to this machine's disk, agent and servers.
+pub struct Revocations {
+    state: State,
+    identity: Identity,
+    agreement: Agreement,
+}
+
+impl Revocations {
+    /// Hears until the agent ends. What was heard once is gone by for ever, whoever is out of reach.
+    pub async fn heed(self, agent: mpsc::Sender<Happening>) {
+        let mut seen = self.agreement.watch(REVOKED);
+        loop {
+            let record = seen.borrow_and_update().as_ref().map(|seen| seen.record.value.clone());
+            match record.map(|value| self.agreement.believe::<Vec<Fingerprint>>(REVOKED, value)) {
+                Some(Ok(keys)) => self.take(&keys, &agent).await,
+                Some(Err(error)) => tracing::error!("{error}"),
+                None => {}
+            }
+            if seen.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn take(&self, keys: &[Fingerprint], agent: &mpsc::Sender<Happening>) {
+        self.identity.revoke(keys.iter().copied());
+        match self.state.note_revoked(keys) {
+            Ok(false) => {}
+            Ok(true) => drop(agent.send(Happening::NewKeys).await),
+            Err(error) => tracing::error!("after a restart a revoked key may be good again: {error}"),
+        }
     }
 }
 
@@ -100,20 +172,10 @@ impl Follower {
         }
     }
 
-    /// Keeps the agent's list of revoked keys as the record has it.
-    pub async fn heed_revoked(agreement: Agreement, guests: Guests) {
-        let mut seen = agreement.watch(REVOKED);
-        loop {
-            let record = seen.borrow_and_update().as_ref().map(|seen| seen.record.value.clone());
-            match record.map(|value| agreement.believe::<Vec<Fingerprint>>(REVOKED, value)) {
-                Some(Ok(keys)) => guests.revoke(keys),
-                Some(Err(error)) => tracing::error!("{error}"),
-                None => {}
-            }
-            if seen.changed().await.is_err() {
-                return;
-            }
-        }
+    /// What this machine hears of keys that are revoked.
+    pub fn revocations(&self) -> Revocations {
+        let (state, identity) = (self.state.clone(), self.identity.clone());
+        Revocations { state, identity, agreement: self.agreement.clone() }
     }
 
     /// As the machine that began the site: puts what it made where others find it, once.
@@ -122,7 +184,7 @@ impl Follower {
         let folder = self.state.machine(&self.machine);
         let sealing = SealingKey::open(folder.path())?;
         let authority = Authority::open(&self.state.authority())?;
-        let operator = Identity::open(&self.state.operator())?;
+        let operator = Identity::open(&self.state.operator())?.heeding(self.identity.guests());
         let agreement = Agreement::new(operator, &plan, &self.machine);
         let (version, machines) = agreement.read::<Machines>(MACHINES).await?;
         let mut machines = machines.unwrap_or_default();

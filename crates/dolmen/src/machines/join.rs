@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use link::api::{self, Answer, ApiError, Ask, Identity, Join, Joined, SealingKey, Token, call_as_guest};
+use link::api::{self, Answer, ApiError, Ask, Due, Identity, Join, Joined, SealingKey, Token, call_as_guest};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::agreed::{Agreed, PLAN};
@@ -26,7 +26,10 @@ const RETRY: Duration = Duration::from_millis(200);
 /// Joins, and says which machine this is now.
 pub async fn join(token: &Token) -> Result<State, Failure> {
     let mut state = State::for_joining(&token.site)?;
-    if let Some(machine) = &state.about().machine {
+    let ended = has_ended(&state, &token.machine);
+    if let Some(machine) =
+        state.about().machine.as_ref().filter(|machine| !ended || **machine != token.machine)
+    {
         return Err(Failure::mistake(format!(
             "this machine is {machine} of {} already\nhint: `dolmen agent` runs its part",
             token.site
@@ -43,11 +46,23 @@ pub async fn join(token: &Token) -> Result<State, Failure> {
     };
     let joined = ask_for_it(token, ask).await?;
     api::put(folder.path(), &joined.certificate, &joined.authority)?;
+    state.note_revoked(&joined.revoked)?;
+    if ended {
+        // Its agent, which may be running, finds the certificate and follows what was agreed meanwhile.
+        return Ok(state);
+    }
     state.become_machine(&joined.machine, false);
     state.make_accounts()?;
     fetch(&state, &joined).await?;
     state.write_about()?;
     Ok(state)
+}
+
+/// Whether this computer is this machine already, and was away for so long that nobody listens to it any more.
+fn has_ended(state: &State, machine: &str) -> bool {
+    let validity = Identity::open(state.machine(machine).path()).and_then(|identity| identity.validity());
+    let is_it = state.about().machine.as_deref() == Some(machine);
+    is_it && validity.is_ok_and(|validity| matches!(validity.due(now_s()), Due::Ended(_)))
 }
 
 /// Shows the token and gets a certificate, or the sentence that says why not.
@@ -92,6 +107,7 @@ fn sentence(token: &Token, error: &ApiError) -> String {
 /// Gets the newest plan from control, and all that it needs.
 async fn fetch(state: &State, joined: &Joined) -> Result<(), Failure> {
     let identity = Identity::open(state.machine(&joined.machine).path())?;
+    identity.revoke(state.revoked()?);
     let follower = Follower::new(state, &joined.machine, &joined.plan, identity).map_err(Failure::failed)?;
     let until = Instant::now() + FETCH;
     loop {

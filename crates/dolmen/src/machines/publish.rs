@@ -95,7 +95,8 @@ impl Publisher {
     async fn members(&self, new: &InForce) -> Result<BTreeMap<String, Member>, Failure> {
         let machines = self.agreement.read::<Machines>(MACHINES).await.map_err(Failure::failed)?.1;
         let revoked = self.agreement.read::<Vec<Fingerprint>>(REVOKED).await.map_err(Failure::failed)?.1;
-        let revoked = revoked.unwrap_or_default();
+        // An older list may have been put back.
+        let revoked = [revoked.unwrap_or_default(), self.state.revoked()?].concat();
         let mut members = machines.unwrap_or_default().machines;
         members.retain(|name, member| new.plan.machine(name).is_some() && !revoked.contains(&member.key));
         Ok(members)

@@ -10,6 +10,8 @@ use link::api::Fingerprint;
 use link::disk::{self, Access};
 use serde::{Deserialize, Serialize};
 
+use super::desk::span;
+
 const FILE: &str = "tokens.json";
 
 /// Tokens that are remembered; the oldest are forgotten first.
@@ -56,11 +58,11 @@ impl Tokens {
         let unknown = || "this machine does not know the token: another one is needed".to_owned();
         let given = self.given.iter().find(|given| given.key == key).ok_or_else(unknown)?;
         if let Some(used_s) = given.used_s {
-            let ago = minutes(now_s.saturating_sub(used_s));
+            let ago = span(now_s.saturating_sub(used_s));
             return Err(format!("the token was used {ago} ago, and is good only once"));
         }
         if now_s > given.until_s {
-            return Err(format!("the token is {} too late", minutes(now_s - given.until_s)));
+            return Err(format!("the token is {} too late", span(now_s - given.until_s)));
         }
         Ok(&given.machine)
     }
@@ -74,10 +76,6 @@ impl Tokens {
     fn write(&self) -> io::Result<()> {
         disk::replace_json(&self.file, &self.given, Access::Owner)
     }
-}
-
-fn minutes(seconds: u64) -> String {
-    if seconds < 120 { format!("{seconds} s") } else { format!("{} minutes", seconds / 60) }
 }
 
 #[cfg(test)]

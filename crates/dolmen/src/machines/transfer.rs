@@ -13,6 +13,10 @@ use std::time::{Duration, UNIX_EPOCH};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use link::api::{Answer, ApiError, Ask, Conversation, Entry, EntryKind};
+use link::frame::FrameError;
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 use crate::site::{Release, ReleaseStore};
 
@@ -25,62 +29,81 @@ const ENTRIES_MAX: usize = 200_000;
 /// How long the other side may be silent.
 const SILENCE: Duration = Duration::from_secs(15);
 
-/// Sends the release of this digest, if it is here.
+/// Entries and parts that wait between the disk and the network, in either direction.
+const AHEAD: usize = 8;
+
+/// Sends the release of this digest, if it is here. The disk is read on a thread of its own: an agent has one for all else.
 pub async fn send(
     conversation: &mut Conversation,
     store: &ReleaseStore,
     digest: &str,
 ) -> Result<(), ApiError> {
-    let Some(release) = store.find(digest) else {
-        let because = format!("the application files {digest} are not here");
-        return Ok(conversation.say(&Answer::Refused { because }).await?);
-    };
-    for (program, root) in [(false, &release.files), (true, &release.programs)] {
-        for path in store.walk(root).map_err(link::frame::FrameError::from)? {
-            send_one(conversation, root, &path, program).await?;
-        }
+    let (sender, mut read) = mpsc::channel(AHEAD);
+    let (store, wanted) = (store.clone(), digest.to_owned());
+    let reading = spawn_blocking(move || read_all(&store, &wanted, &Reader(sender)));
+    while let Some(answer) = read.recv().await {
+        conversation.say(&answer).await?;
     }
-    Ok(conversation.say(&Answer::Done).await?)
+    if reading.await.map_err(io::Error::other).flatten().map_err(FrameError::from)? {
+        return Ok(conversation.say(&Answer::Done).await?);
+    }
+    let because = format!("the application files {digest} are not here");
+    Ok(conversation.say(&Answer::Refused { because }).await?)
 }
 
-async fn send_one(
-    conversation: &mut Conversation,
-    root: &Path,
-    path: &Path,
-    program: bool,
-) -> Result<(), link::frame::FrameError> {
-    let meta = fs::symlink_metadata(path)?;
-    let kind = if meta.is_symlink() {
-        EntryKind::Link { to: fs::read_link(path)? }
-    } else if meta.is_dir() {
-        EntryKind::Folder
-    } else if meta.is_file() {
-        EntryKind::File { bytes: meta.len() }
-    } else {
-        return Ok(());
-    };
-    let modified = meta.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let entry = Entry {
-        path: path.strip_prefix(root).map_err(io::Error::other)?.to_owned(),
-        program,
-        mode: meta.mode() & 0o777,
-        modified_ns: u64::try_from(modified.as_nanos()).unwrap_or(u64::MAX),
-        kind: kind.clone(),
-    };
-    conversation.say(&Answer::Entry(entry)).await?;
-    let EntryKind::File { bytes } = kind else { return Ok(()) };
-    let mut file = File::open(path)?.take(bytes);
-    let mut buffer = vec![0; PART];
-    let mut left = bytes;
-    while left > 0 {
-        let count = file.read(&mut buffer)?;
-        if count == 0 {
-            return Err(io::Error::other(format!("{} became shorter", path.display())).into());
+/// False when they are not here.
+fn read_all(store: &ReleaseStore, digest: &str, reader: &Reader) -> io::Result<bool> {
+    let Some(release) = store.find(digest) else { return Ok(false) };
+    for (program, root) in [(false, &release.files), (true, &release.programs)] {
+        for path in store.walk(root)? {
+            reader.read_one(root, &path, program)?;
         }
-        conversation.say(&Answer::Part(STANDARD.encode(&buffer[..count]))).await?;
-        left -= count as u64;
     }
-    Ok(())
+    Ok(true)
+}
+
+/// The way from the disk to whoever sends.
+struct Reader(mpsc::Sender<Answer>);
+
+impl Reader {
+    fn put(&self, answer: Answer) -> io::Result<()> {
+        self.0.blocking_send(answer).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+
+    fn read_one(&self, root: &Path, path: &Path, program: bool) -> io::Result<()> {
+        let meta = fs::symlink_metadata(path)?;
+        let kind = if meta.is_symlink() {
+            EntryKind::Link { to: fs::read_link(path)? }
+        } else if meta.is_dir() {
+            EntryKind::Folder
+        } else if meta.is_file() {
+            EntryKind::File { bytes: meta.len() }
+        } else {
+            return Ok(());
+        };
+        let modified = meta.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let entry = Entry {
+            path: path.strip_prefix(root).map_err(io::Error::other)?.to_owned(),
+            program,
+            mode: meta.mode() & 0o777,
+            modified_ns: u64::try_from(modified.as_nanos()).unwrap_or(u64::MAX),
+            kind: kind.clone(),
+        };
+        self.put(Answer::Entry(entry))?;
+        let EntryKind::File { bytes } = kind else { return Ok(()) };
+        let mut file = File::open(path)?.take(bytes);
+        let mut buffer = vec![0; PART];
+        let mut left = bytes;
+        while left > 0 {
+            let count = file.read(&mut buffer)?;
+            if count == 0 {
+                return Err(io::Error::other(format!("{} became shorter", path.display())));
+            }
+            self.put(Answer::Part(STANDARD.encode(&buffer[..count])))?;
+            left -= count as u64;
+        }
+        Ok(())
+    }
 }
 
 /// Asks for the release of this digest and puts it beside the others here. Says where it is.
@@ -89,25 +112,37 @@ pub async fn receive(
     store: &ReleaseStore,
     digest: &str,
 ) -> Result<Release, ApiError> {
-    if let Some(release) = store.find(digest) {
-        return Ok(release);
-    }
-    let frame = link::frame::FrameError::from;
     conversation.ask(&Ask::Release { digest: digest.to_owned() }).await?;
-    let release = store.begin().map_err(frame)?;
-    let mut writing = Writing { release: &release, gid: store.application(), file: None, entries: 0 };
+    let (sender, arrived) = mpsc::channel(AHEAD);
+    let (store, digest) = (store.clone(), digest.to_owned());
+    let writing = spawn_blocking(move || write_all(&store, &digest, arrived));
+    let silent = |_| ApiError::Refused("the other machine stopped in the middle of the files".into());
     loop {
-        let answer = tokio::time::timeout(SILENCE, conversation.answer()).await;
-        let silent = |_| ApiError::Refused("the other machine stopped in the middle of the files".into());
-        match answer.map_err(silent)?? {
-            Answer::Entry(entry) => writing.begin(&entry).map_err(frame)?,
-            Answer::Part(text) => writing.part(&text).map_err(frame)?,
-            Answer::Done => break,
-            other => return Err(link::frame::FrameError::Unexpected(format!("{other:?}")).into()),
+        let answer = timeout(SILENCE, conversation.answer()).await.map_err(silent)??;
+        let is_last = matches!(answer, Answer::Done);
+        // A writer that has ended says below why.
+        if sender.send(answer).await.is_err() || is_last {
+            break;
         }
     }
-    writing.end().map_err(frame)?;
-    store.finish(release, digest).map_err(|error| ApiError::Frame(frame(error)))
+    writing.await.map_err(io::Error::other).flatten().map_err(|error| FrameError::from(error).into())
+}
+
+/// Writes what arrives until all of it is there.
+fn write_all(store: &ReleaseStore, digest: &str, mut arrived: mpsc::Receiver<Answer>) -> io::Result<Release> {
+    let release = store.begin()?;
+    let mut writing = Writing { release: &release, gid: store.application(), file: None, entries: 0 };
+    loop {
+        match arrived.blocking_recv() {
+            Some(Answer::Entry(entry)) => writing.begin(&entry)?,
+            Some(Answer::Part(text)) => writing.part(&text)?,
+            Some(Answer::Done) => break,
+            Some(other) => return Err(io::Error::other(format!("an unexpected frame: {other:?}"))),
+            None => return Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+    writing.end()?;
+    store.finish(release, digest)
 }
 
 struct Writing<'a> {

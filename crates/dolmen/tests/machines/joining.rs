@@ -2,7 +2,11 @@
 
 use std::time::Instant;
 
-use super::stage::{ALL, DOLMEN, FILES, an_hour_ahead, begun, dolmen, join, joined, page, status, token};
+use testkit::until;
+
+use super::stage::{
+    ALL, DOLMEN, FILES, WITHIN, an_hour_ahead, begun, dolmen, join, joined, page, status, token,
+};
 
 #[test]
 fn machines_join_serve_and_agree() {
@@ -49,6 +53,10 @@ fn machines_join_serve_and_agree() {
 #[test]
 fn a_token_is_good_once_soon_whole_and_for_one_machine() {
     let bed = begun();
+    until("status says what is to be done", WITHIN, || {
+        let says = "has not joined yet: `dolmen token beta` on alpha, then `dolmen join TOKEN` on beta";
+        dolmen(&bed, "alpha", &["status"]).says(says).then_some(())
+    });
     let first = token(&bed, "beta");
 
     let wrong = dolmen(&bed, "alpha", &["token", "delta"]);
@@ -79,6 +87,13 @@ fn a_token_is_good_once_soon_whole_and_for_one_machine() {
         ["is 3599 s ahead", "is 36"].iter().any(|text| late.says(&format!("the clock of gamma {text}")));
     assert!(is_late && late.says("the token stays good"), "{late:?}");
     join(&bed, "gamma", &third).fine();
+
+    // Cut off at the end of its join, and with another key for what is sealed for it, it joins once more.
+    let state = bed.machine("gamma").state().join("www.foobar.com");
+    for lost in ["site.json", "machines/gamma/sealing.json"] {
+        std::fs::remove_file(state.join(lost)).unwrap();
+    }
+    join(&bed, "gamma", &token(&bed, "gamma")).fine();
 
     // A token that is late, by the clock of the machine that gave it.
     let late = dolmen(&bed, "alpha", &["token", "gamma", "--minutes", "0"]);

@@ -121,6 +121,18 @@ fn a_machine_that_was_away_catches_up_and_a_minority_changes_nothing() {
         bed.machine("alpha").write("public/hello.txt", page);
         dolmen(bed, "alpha", &["reload"])
     };
+    let said = |text: &str| {
+        let logs = ["alpha/logs/control-1.log", "beta/logs/control-2.log"];
+        let read = |log: &str| {
+            let machine = bed.machine(&log[..log.find('/').unwrap()]);
+            let file = machine.state().join("www.foobar.com/machines").join(log);
+            std::fs::read_to_string(file).unwrap().matches(text).count()
+        };
+        logs.into_iter().map(read).sum::<usize>()
+    };
+    until("control says it", WITHIN, || (said("control-3 does not answer") > 0).then_some(()));
+    // Each leader says it once, and not with every message.
+    assert!(said("control-3 does not answer") <= 2 && said("heartbeat") == 0 && said("update progress") == 0);
     let ran = change(&bed, "7s", "without gamma\n");
     assert!(ran.says("gamma cannot be told"), "{ran:?}");
     assert_eq!(page(&bed, "beta"), "without gamma\n");
@@ -157,6 +169,30 @@ fn a_machine_that_was_away_catches_up_and_a_minority_changes_nothing() {
         0,
         "a drain is no change of the site file"
     );
+}
+
+#[test]
+fn a_revoked_key_stays_out_also_after_a_restart_without_control() {
+    let mut bed = joined();
+    bed.cut("gamma");
+    dolmen(&bed, "beta", &["leave", "gamma"]).fine();
+    let heard = bed.machine("beta").state().join("www.foobar.com/revoked.json");
+    until("beta writes it down", WITHIN, || heard.exists().then_some(()));
+    // beta alone of two that are left: nobody tells it anything, and gamma has heard of nothing.
+    bed.lose("alpha");
+    for victim in [agent(&bed, "beta"), pid(&bed, "beta", "control")] {
+        bed.machine("beta").run(&["kill", "-KILL", &victim]).fine();
+    }
+    until("a new agent", WITHIN, || status(&bed, "beta"));
+    bed.plug("gamma");
+    let end = Instant::now() + FAULT;
+    while Instant::now() < end {
+        let seen = status(&bed, "gamma").unwrap();
+        assert_eq!(seen["machines"][1]["state"], "down", "{}", seen["machines"][1]);
+        let seen = status(&bed, "beta").unwrap();
+        assert_eq!(seen["machines"][2]["state"], "down", "{}", seen["machines"][2]);
+        std::thread::sleep(Duration::from_millis(200));
+    }
 }
 
 #[test]

@@ -4,10 +4,10 @@ use std::fs::read_to_string;
 
 use testkit::{Bed, get, until};
 
-use super::stage::{ALL, DOLMEN, WITHIN, dolmen, joined_files, status, until_healthy};
+use super::stage::{ALL, Begun, DOLMEN, WITHIN, begun_as, dolmen, status, until_healthy};
 
-const SITE: &str = r#"domain = "www.foobar.com"
-[machines]
+/// Without a domain it is called like its folder, and has neither a balancer nor a database.
+const SITE: &str = r#"[machines]
 alpha = "10.77.0.1"
 beta = "10.77.0.2"
 gamma = "10.77.0.3"
@@ -31,12 +31,12 @@ http.server.ThreadingHTTPServer((os.environ["HOST"], int(os.environ["PORT"])), H
 "#;
 
 fn app_with(token: &str) -> Bed {
-    joined_files(SITE, &[("app.py", APP), ("token", token)])
+    begun_as(&Begun { site: SITE, files: &[("app.py", APP), ("token", token)], ..Begun::default() })
 }
 
 /// What the worker on this machine was given.
 fn token(bed: &Bed, machine: &str) -> Option<String> {
-    let response = get(bed.address(machine, 8081), "/", &[]).ok()?;
+    let response = get(bed.address(machine, 80), "/", &[]).ok()?;
     (response.status == 200).then(|| response.text())
 }
 
@@ -48,7 +48,7 @@ fn until_all_have(bed: &Bed, token_: &str) {
 }
 
 fn known(bed: &Bed, machine: &str) -> String {
-    read_to_string(bed.machine(machine).state().join("www.foobar.com/secrets.json")).unwrap()
+    read_to_string(bed.machine(machine).state().join("site/secrets.json")).unwrap()
 }
 
 #[test]

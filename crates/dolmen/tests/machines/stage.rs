@@ -31,22 +31,38 @@ pub fn is_drill() -> bool {
     std::env::var_os("DOLMEN_DRILL_ROUNDS").is_some()
 }
 
+/// A site that is begun on its first machine and joined by others.
+#[derive(Clone, Copy)]
+pub struct Begun<'a> {
+    pub machines: &'a [&'a str],
+    pub site: &'a str,
+    /// Beside the site file.
+    pub files: &'a [(&'a str, &'a str)],
+    /// NAME=VALUE, for all agents.
+    pub environment: &'a [&'a str],
+    /// Those that join; all but the first one, if none is named.
+    pub join: &'a [&'a str],
+}
+
+impl Default for Begun<'_> {
+    fn default() -> Self {
+        let files = &[("public/hello.txt", "hello\n")];
+        Self { machines: &ALL, site: FILES, files, environment: &[], join: &[] }
+    }
+}
+
 /// A bed whose first machine has begun the site.
 pub fn begun() -> Bed {
-    begun_with(FILES)
+    begin(&Begun::default())
 }
 
-fn begun_with(text: &str) -> Bed {
-    begun_files(text, &[("public/hello.txt", "hello\n")])
-}
-
-fn begun_files(text: &str, files: &[(&str, &str)]) -> Bed {
-    let mut bed = Bed::new(&ALL);
+fn begin(begun: &Begun<'_>) -> Bed {
+    let mut bed = Bed::new(begun.machines);
     let alpha = bed.machine_mut("alpha");
-    alpha.write("dolmen.toml", text);
+    alpha.write("dolmen.toml", begun.site);
     std::fs::create_dir_all(alpha.folder.join("public")).unwrap();
-    files.iter().for_each(|(name, text)| alpha.write(name, text));
-    alpha.serve(&[DOLMEN, "agent", "alpha"]);
+    begun.files.iter().for_each(|(name, text)| alpha.write(name, text));
+    alpha.serve(&[&["env"], begun.environment, &[DOLMEN, "agent", "alpha"]].concat());
     until("the first machine's control", WITHIN, || {
         (server(&bed, "alpha", "control-1")?["state"] == "healthy").then_some(())
     });
@@ -55,38 +71,29 @@ fn begun_files(text: &str, files: &[(&str, &str)]) -> Bed {
 
 /// A bed in which all machines have joined, and everything is healthy.
 pub fn joined() -> Bed {
-    joined_with(FILES)
+    begun_as(&Begun::default())
 }
 
 pub fn joined_with(text: &str) -> Bed {
-    let mut bed = begun_with(text);
-    join_others(&mut bed);
-    bed
+    begun_as(&Begun { site: text, ..Begun::default() })
 }
 
-/// The same with these files beside the site file.
-pub fn joined_files(text: &str, files: &[(&str, &str)]) -> Bed {
-    let mut bed = begun_files(text, files);
-    join_others(&mut bed);
-    bed
-}
-
-fn join_others(bed: &mut Bed) {
-    for machine in ["beta", "gamma"] {
-        let token = token(bed, machine);
+pub fn begun_as(begun: &Begun<'_>) -> Bed {
+    let mut bed = begin(begun);
+    let all = if begun.join.is_empty() { &begun.machines[1..] } else { begun.join };
+    for machine in all {
+        let token = token(&bed, machine);
         let began = Instant::now();
-        join(bed, machine, &token).fine();
-        bed.machine_mut(machine).serve(&[DOLMEN, "agent"]);
-        let port = if has_balancer(bed) { 80 } else { 8081 };
-        let address = bed.address(machine, port);
+        join(&bed, machine, &token).fine();
+        bed.machine_mut(machine).serve(&[&["env"], begun.environment, &[DOLMEN, "agent"]].concat());
+        let address = bed.address(machine, 80);
         until("an answer of the machine that joined", WITHIN, || get(address, "/hello.txt", &[]).ok());
         println!("{machine}: from `dolmen join` to an answer {:?}", began.elapsed());
     }
-    until_healthy(bed, &ALL);
-}
-
-fn has_balancer(bed: &Bed) -> bool {
-    status(bed, "alpha").is_some_and(|status| status["servers"].to_string().contains("balancer-1"))
+    if begun.join.is_empty() {
+        until_healthy(&bed, begun.machines);
+    }
+    bed
 }
 
 /// A line of shell that runs a command under a clock that is an hour ahead.

@@ -6,6 +6,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose,
@@ -19,6 +20,8 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use super::fingerprint::Fingerprint;
 use super::guests::{Clients, Guests};
+use super::shown::Shown;
+use super::validity::{Validity, lifetime};
 use crate::disk::{self, Access};
 use crate::{Secret, Secrets};
 
@@ -32,6 +35,8 @@ const SUFFIX: &str = "dolmen.internal";
 const CERTIFICATE: &str = "agent.crt";
 const KEY: &str = "agent.key";
 const AUTHORITY: &str = "ca.crt";
+/// Whose keys were revoked, among the secrets of a server.
+const REVOKED: &str = "revoked";
 /// Never beside an identity.
 const AUTHORITY_KEY: &str = "ca.key";
 
@@ -49,6 +54,12 @@ pub enum AuthorityError {
     Name(String),
     #[error("the other side shows no certificate")]
     NoCertificate,
+    #[error("a certificate cannot be read: {0}")]
+    Read(String),
+    #[error("the list of revoked keys cannot be read: {0}")]
+    Revoked(#[from] serde_json::Error),
+    #[error("the time cannot stand in a certificate: {0}")]
+    Time(#[from] time::error::ComponentRange),
     #[error(transparent)]
     Io(#[from] std::io::Error),
 }
@@ -112,7 +123,7 @@ impl Authority {
     /// Writes a new identity of this name into `folder`: `agent.crt`, `agent.key`, and the authority beside.
     pub fn issue(&self, name: &str, folder: &Path) -> Result<(), AuthorityError> {
         let key = KeyPair::generate()?;
-        let certificate = named(name)?.signed_by(&key, &self.issuer)?;
+        let certificate = named(name, now_s())?.signed_by(&key, &self.issuer)?;
         disk::replace(&folder.join(KEY), key.serialize_pem().as_bytes(), Access::Owner)?;
         put(folder, &certificate.pem(), &self.certificate)
     }
@@ -121,16 +132,30 @@ impl Authority {
     /// one is revoked for both.
     pub fn issue_beside(&self, name: &str, other: &Path, folder: &Path) -> Result<(), AuthorityError> {
         let text = std::fs::read_to_string(other.join(KEY))?;
-        let certificate = named(name)?.signed_by(&KeyPair::from_pem(&text)?, &self.issuer)?;
+        let certificate = named(name, now_s())?.signed_by(&KeyPair::from_pem(&text)?, &self.issuer)?;
         disk::replace(&folder.join(KEY), text.as_bytes(), Access::Owner)?;
         put(folder, &certificate.pem(), &self.certificate)
+    }
+
+    /// Writes a new certificate of this name for the key in `folder`.
+    pub fn renew(&self, name: &str, folder: &Path) -> Result<(), AuthorityError> {
+        let key = KeyPair::from_pem(&std::fs::read_to_string(folder.join(KEY))?)?;
+        let certificate = named(name, now_s())?.signed_by(&key, &self.issuer)?;
+        put(folder, &certificate.pem(), &self.certificate)
+    }
+
+    /// A new certificate for the name and key in this one, which somebody has proven to hold.
+    pub fn renewed(&self, certificate: &CertificateDer<'_>) -> Result<String, AuthorityError> {
+        let key = ParsedCertificate::try_from(certificate)?.subject_public_key_info();
+        let key = rcgen::SubjectPublicKeyInfo::from_der(&key)?;
+        Ok(named(&name_in(certificate)?, now_s())?.signed_by(&key, &self.issuer)?.pem())
     }
 
     /// A certificate of this name for the key of a request, whatever else the request asks for. The key itself
     /// stays where the request was made.
     pub fn sign(&self, name: &str, request: &str) -> Result<String, AuthorityError> {
         let request = CertificateSigningRequestParams::from_pem(request)?;
-        Ok(named(name)?.signed_by(&request.public_key, &self.issuer)?.pem())
+        Ok(named(name, now_s())?.signed_by(&request.public_key, &self.issuer)?.pem())
     }
 }
 
@@ -162,8 +187,29 @@ pub fn put(folder: &Path, certificate: &str, authority: &str) -> Result<(), Auth
     Ok(())
 }
 
-fn named(name: &str) -> Result<CertificateParams, rcgen::Error> {
+/// The machine that a certificate of ours is for.
+pub fn name_in(certificate: &CertificateDer<'_>) -> Result<String, AuthorityError> {
+    let parsed = parse(certificate)?;
+    let name = parsed.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
+    name.map(str::to_owned).ok_or_else(|| AuthorityError::Read("it names nobody".into()))
+}
+
+fn parse<'a>(
+    certificate: &'a CertificateDer<'_>,
+) -> Result<x509_parser::certificate::X509Certificate<'a>, AuthorityError> {
+    let parsed = x509_parser::parse_x509_certificate(certificate);
+    parsed.map(|(_, parsed)| parsed).map_err(|error| AuthorityError::Read(error.to_string()))
+}
+
+pub(super) fn now_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+fn named(name: &str, now_s: u64) -> Result<CertificateParams, AuthorityError> {
     let mut params = CertificateParams::new(vec![format!("{name}.{SUFFIX}")])?;
+    let validity = Validity::of(lifetime(), now_s);
+    let time = |seconds: u64| time::OffsetDateTime::from_unix_timestamp(seconds.cast_signed());
+    (params.not_before, params.not_after) = (time(validity.begins_s)?, time(validity.ends_s)?);
     params.distinguished_name.push(DnType::CommonName, name);
     params.extended_key_usages =
         vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
@@ -189,6 +235,7 @@ pub struct Identity {
     clients: Arc<dyn ClientCertVerifier>,
     /// The authority's public key (SubjectPublicKeyInfo, RFC 5280 section 4.1).
     authority: Arc<[u8]>,
+    shown: Arc<Shown>,
     /// Whose keys were revoked, where somebody keeps an eye on that.
     pub(super) guests: Guests,
 }
@@ -204,9 +251,10 @@ impl Identity {
         Self::new(certificate(CERTIFICATE)?, key, certificate(AUTHORITY)?)
     }
 
-    /// The same as secrets, for a server that may not read the machine's folder.
-    pub fn secrets(folder: &Path) -> std::io::Result<Secrets> {
+    /// The same as secrets, for a server that may not read the machine's folder, with the keys that were revoked.
+    pub fn secrets(folder: &Path, revoked: &[Fingerprint]) -> std::io::Result<Secrets> {
         let mut secrets = Secrets::default();
+        secrets.insert(REVOKED, Secret::new(serde_json::to_string(revoked)?));
         for file in [CERTIFICATE, KEY, AUTHORITY] {
             secrets.insert(file, Secret::new(std::fs::read_to_string(folder.join(file))?));
         }
@@ -221,7 +269,29 @@ impl Identity {
         let certificate =
             |file: &str| CertificateDer::from_pem_slice(text(file)).map_err(|error| pem(file, error));
         let key = PrivateKeyDer::from_pem_slice(text(KEY)).map_err(|error| pem(KEY, error))?;
-        Self::new(certificate(CERTIFICATE)?, key, certificate(AUTHORITY)?)
+        let identity = Self::new(certificate(CERTIFICATE)?, key, certificate(AUTHORITY)?)?;
+        if let Some(revoked) = secrets.get(REVOKED) {
+            identity.revoke(serde_json::from_str::<Vec<Fingerprint>>(revoked.reveal())?);
+        }
+        Ok(identity)
+    }
+
+    /// Shows the certificate of a newer one from now on, and knows whom that one knows to be revoked. All clones do.
+    pub fn renew(&self, newer: &Identity) {
+        self.shown.replace(newer.shown.now());
+        self.guests.revoke(newer.guests.revoked());
+    }
+
+    /// From when until when the certificate that it shows is good.
+    pub fn validity(&self) -> Result<Validity, AuthorityError> {
+        let shown = self.shown.now();
+        let validity = parse(shown.end_entity_cert()?)?.validity().clone();
+        let seconds = |time: x509_parser::time::ASN1Time| u64::try_from(time.timestamp()).unwrap_or(0);
+        Ok(Validity { begins_s: seconds(validity.not_before), ends_s: seconds(validity.not_after) })
+    }
+
+    pub fn guests(&self) -> Guests {
+        self.guests.clone()
     }
 
     fn new(
@@ -238,18 +308,19 @@ impl Identity {
         let roots = Arc::new(roots);
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let versions = [&rustls::version::TLS13];
+        let shown = Arc::new(Shown::new(chain, key, &provider)?);
         let clients =
             WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider)).build()?;
         let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&versions)?
             .with_client_cert_verifier(Arc::clone(&clients))
-            .with_single_cert(chain.clone(), key.clone_key())?;
+            .with_cert_resolver(Arc::clone(&shown) as _);
         let client = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&versions)?
             .with_root_certificates(roots)
-            .with_client_auth_cert(chain, key)?;
+            .with_client_cert_resolver(Arc::clone(&shown) as _);
         let (server, client) = (Arc::new(server), Arc::new(client));
-        Ok(Self { server, client, clients, authority: authority_key, guests: Guests::default() })
+        Ok(Self { server, client, clients, authority: authority_key, shown, guests: Guests::default() })
     }
 
     pub(super) fn authority_key(&self) -> &[u8] {

@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
-use super::authority::{AuthorityError, Identity, OPERATOR, server_name};
+use super::authority::{AuthorityError, Identity, OPERATOR, now_s, server_name};
 use super::fingerprint::Fingerprint;
 use super::guests::Guests;
 use super::{Answer, Ask, Greeting, Token, VERSION};
@@ -49,12 +49,32 @@ pub enum Caller {
 #[derive(Debug)]
 pub struct Conversation {
     stream: TlsStream<TcpStream>,
-    /// The key at the other end, and where it is said when that is revoked.
+    /// What the other end has shown, its key, and where it is said when that is revoked.
+    certificate: CertificateDer<'static>,
     with: Fingerprint,
     guests: Guests,
+    /// How far the clock at the other end is ahead of ours, if it said so.
+    ahead_s: Option<i64>,
 }
 
 impl Conversation {
+    fn new(stream: TlsStream<TcpStream>, guests: Guests) -> Result<Self, AuthorityError> {
+        let shown = stream.get_ref().1.peer_certificates();
+        let with = key(shown)?;
+        let certificate = shown.and_then(|all| all.first()).cloned().ok_or(AuthorityError::NoCertificate)?;
+        Ok(Self { stream, certificate: certificate.into_owned(), with, guests, ahead_s: None })
+    }
+
+    /// The certificate of the other end, whose key it has proven to hold.
+    pub fn certificate(&self) -> &CertificateDer<'static> {
+        &self.certificate
+    }
+
+    /// How far the clock at the other end is ahead of ours; an earlier version does not say it.
+    pub fn ahead_s(&self) -> Option<i64> {
+        self.ahead_s
+    }
+
     pub async fn ask(&mut self, ask: &Ask) -> Result<(), FrameError> {
         self.still_trusted()?;
         frame::write(&mut self.stream, ask).await
@@ -89,8 +109,11 @@ impl Conversation {
     }
 
     async fn greet(&mut self, site: &str) -> Result<(), ApiError> {
-        frame::write(&mut self.stream, &Greeting { version: VERSION, site: site.to_owned() }).await?;
+        let clock_s = Some(now_s());
+        frame::write(&mut self.stream, &Greeting { version: VERSION, site: site.to_owned(), clock_s })
+            .await?;
         let theirs: Greeting = frame::read(&mut self.stream).await?;
+        self.ahead_s = theirs.clock_s.map(|theirs| theirs.cast_signed() - now_s().cast_signed());
         if theirs.version.abs_diff(VERSION) > 1 {
             return Err(ApiError::Version { theirs: theirs.version });
         }
@@ -120,8 +143,7 @@ pub async fn call(
         let stream = TcpStream::connect(address).await.map_err(tcp)?;
         stream.set_nodelay(true).map_err(tcp)?;
         let stream = TlsConnector::from(identity.client.clone()).connect(name, stream).await.map_err(tcp)?;
-        let with = key(stream.get_ref().1.peer_certificates())?;
-        let mut conversation = Conversation { stream: stream.into(), with, guests: identity.guests.clone() };
+        let mut conversation = Conversation::new(stream.into(), identity.guests.clone())?;
         conversation.still_trusted()?;
         conversation.greet(site).await?;
         Ok(conversation)
@@ -138,8 +160,7 @@ pub async fn call_as_guest(token: &Token) -> Result<Conversation, ApiError> {
         let tcp = |error| ApiError::Connect { address, error };
         let stream = TcpStream::connect(address).await.map_err(tcp)?;
         let stream = TlsConnector::from(config).connect(name, stream).await.map_err(tcp)?;
-        let with = key(stream.get_ref().1.peer_certificates())?;
-        let mut conversation = Conversation { stream: stream.into(), with, guests: Guests::default() };
+        let mut conversation = Conversation::new(stream.into(), Guests::default())?;
         conversation.greet(&token.site).await?;
         Ok(conversation)
     };
@@ -170,9 +191,7 @@ impl Door {
             stream.set_nodelay(true).map_err(tcp)?;
             let stream = TlsAcceptor::from(self.identity.server.clone()).accept(stream).await.map_err(tcp)?;
             let caller = self.caller(&stream)?;
-            let with = key(stream.get_ref().1.peer_certificates())?;
-            let guests = self.identity.guests.clone();
-            let mut conversation = Conversation { stream: stream.into(), with, guests };
+            let mut conversation = Conversation::new(stream.into(), self.identity.guests.clone())?;
             conversation.greet(&self.site).await?;
             Ok((conversation, caller))
         };

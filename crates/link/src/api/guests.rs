@@ -36,7 +36,11 @@ impl Guests {
         self.lock().revoked.extend(keys);
     }
 
-    pub(super) fn has_revoked(&self, key: &Fingerprint) -> bool {
+    pub fn revoked(&self) -> Vec<Fingerprint> {
+        self.lock().revoked.iter().copied().collect()
+    }
+
+    pub fn has_revoked(&self, key: &Fingerprint) -> bool {
         self.lock().revoked.contains(key)
     }
 

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use plan::Plan;
 use serde::{Deserialize, Serialize};
 
+use super::Fingerprint;
+
 /// What a machine with a token asks for. Its name stands in the token, so that nobody can choose one.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Join {
@@ -26,6 +28,9 @@ pub struct Joined {
     pub certificate: String,
     pub authority: String,
     pub plan: Plan,
+    /// Keys that are nobody's any more.
+    #[serde(default)]
+    pub revoked: Vec<Fingerprint>,
 }
 
 /// One file, folder or link of a release, folders before what is in them.
