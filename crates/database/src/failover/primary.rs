@@ -207,6 +207,10 @@ pub(super) fn reopen(view: &View) -> Decision {
         Postgres::Running { answer: Ok(Answer::Replica(replica)), .. } => Some(replica),
         Postgres::Stopped { .. } => None,
     };
+    if view.group.state == Phase::HandingOver && view.closed().is_some() && seen.in_touch {
+        // The lease went before it could be released for the heir, for example by a renewal at the same moment.
+        return ended(view);
+    }
     if !view.group.is_released() && view.may_fail_over() && seen.in_touch {
         // An end in order was most likely a restart.
         let prefer = view.closed().map(|_| seen.me.clone());

@@ -220,6 +220,21 @@ fn a_primary_whose_lease_ends_is_fenced() {
 }
 
 #[test]
+fn a_handover_goes_on_when_the_lease_went_first() {
+    let asked = group().apply(&Command::AskHandover { to: Some("database-2".into()) }).unwrap();
+    let (epoch, boot, to) = (1, "boot-1".to_owned(), "database-2".to_owned());
+    let handing = asked.apply(&Command::BeginHandover { epoch, boot, to }).unwrap();
+    let ended = with(seen("database-1", Some(handing)), |seen| {
+        // Two failovers lately: of its own accord it would give nothing away.
+        seen.failovers = vec![Duration::from_secs(3), Duration::from_secs(9)];
+        let Data::Present { closed, .. } = &mut seen.data else { panic!("there is data") };
+        *closed = Some(Lsn(80));
+    });
+    check(&ended, Standing::HandingOver, "Release", "ended in order: database-2 may take over");
+    assert!(format!("{:?}", decide(&ended).action).contains("prefer: Some(\"database-2\")"));
+}
+
+#[test]
 fn a_replica_opens_an_election_after_the_lease_and_takes_over_after_the_patience() {
     let follows = |silent: u64| {
         with(seen("database-2", Some(group())), |seen| {
