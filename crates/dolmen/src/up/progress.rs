@@ -114,12 +114,18 @@ pub fn is_as_wanted(plan: &Plan, server: &ServerReport) -> bool {
     server.state == State::Healthy || drained
 }
 
-/// A healthy primary that no replica follows synchronously yet, though the plan says that one does.
+/// A healthy primary that no replica follows synchronously yet, as control has it, though the plan says that one does.
 pub fn waits_for_nobody(synchronous: bool, reports: &[MachineReport]) -> Option<String> {
     let servers = reports.iter().flat_map(|machine| &machine.servers);
     let mut databases = servers.filter_map(|server| Some((server, server.database.as_ref()?)));
     let (primary, database) = databases.find(|(_, database)| database.primary)?;
-    let follows = database.replicas.iter().any(|replica| replica.synchronous && replica.state == "streaming");
+    // Before control has it in the record, it may not take over, and the primary would go on without it.
+    let is_agreed =
+        |name: &String| database.agreed.as_ref().is_none_or(|agreed| agreed.synchronous.contains(name));
+    let follows = database
+        .replicas
+        .iter()
+        .any(|replica| replica.synchronous && replica.state == "streaming" && is_agreed(&replica.name));
     (synchronous && !follows && primary.state == State::Healthy)
         .then(|| format!("{} has no synchronous replica yet: a commit is on one machine only", primary.name))
 }
