@@ -243,11 +243,8 @@ impl Chooser {
 
     /// Takes the time of a request that is sent to this server now, if that is of any use.
     pub fn timed(&self, index: usize) -> Option<Timed<'_>> {
-        self.goes_by_time().then(|| Timed::new(&self.loads[index].time, self.began))
-    }
-
-    pub fn goes_by_time(&self) -> bool {
-        self.algorithm == Algorithm::LeastTime
+        let goes_by_time = self.algorithm == Algorithm::LeastTime;
+        goes_by_time.then(|| Timed::new(&self.loads[index].time, self.began))
     }
 
     fn turns(&self) -> MutexGuard<'_, RoundRobin> {

@@ -232,14 +232,14 @@ impl Pool {
             None => *edits,
         };
         exchange.counts_for(&self.meters[index]);
-        let timed = Cell::new(self.chooser.timed(index));
+        let timed = self.chooser.timed(index);
+        let (is_timed, timed) = (timed.is_some(), Cell::new(timed));
         let answers = || {
             if let Some(timed) = timed.take() {
                 timed.answered();
             }
         };
-        let goes_by_time = self.chooser.goes_by_time();
-        let way = self.fleet.way(index).telling(goes_by_time.then_some(&answers));
+        let way = self.fleet.way(index).telling(is_timed.then_some(&answers));
         let leave = || leave(way.losses);
         let result = exchange.forward(way.leaving(&leave), &edits).await;
         if let (Err(error), Some(timed)) = (&result, timed.take())

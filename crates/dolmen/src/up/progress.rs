@@ -74,21 +74,23 @@ impl Progress {
     /// would bring those servers up.
     pub fn waits_for_others(&self, reports: &[MachineReport]) -> bool {
         let up = |machine: &MachineReport| machine.state == MachineState::Up;
-        let servers = reports.iter().flat_map(|machine| &machine.servers);
-        let mut wrong = servers.filter(|server| !is_as_wanted(&self.plan, server));
         let lacks = |server: &ServerReport| server.role == Role::Balancer && server.state == State::Unhealthy;
         reports.len() == self.plan.machines.len()
             && reports.iter().all(up)
-            && wrong.all(lacks)
+            && self.not_as_wanted(reports).all(lacks)
             && waits_for_nobody(is_synchronous(&self.plan), reports).is_none()
     }
 
     /// What is not healthy, in sentences.
     pub fn wrong(&self, reports: &[MachineReport]) -> Vec<String> {
-        let servers = reports.iter().flat_map(|machine| &machine.servers);
-        let wrong = servers.filter(|server| !is_as_wanted(&self.plan, server));
+        let wrong = self.not_as_wanted(reports);
         let wrong = wrong.map(|server| format!("{} is {}: {}", server.name, server.state, server.because));
         wrong.chain(waits_for_nobody(is_synchronous(&self.plan), reports)).collect()
+    }
+
+    fn not_as_wanted<'a>(&'a self, reports: &'a [MachineReport]) -> impl Iterator<Item = &'a ServerReport> {
+        let servers = reports.iter().flat_map(|machine| &machine.servers);
+        servers.filter(|server| !is_as_wanted(&self.plan, server))
     }
 }
 
