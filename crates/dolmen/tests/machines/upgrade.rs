@@ -6,7 +6,7 @@ use std::io::Write;
 use serde_json::Value;
 use testkit::{Bed, Load, until};
 
-use super::guestbook::{SITE, until_somebody_may_take_over};
+use super::guestbook::SITE;
 use super::stage::{ALL, DOLMEN, WITHIN, dolmen, is_drill, joined_with, status, until_healthy};
 
 /// Requests a second, to the balancer of each machine.
@@ -43,7 +43,6 @@ fn failovers(bed: &Bed) -> Value {
 #[test]
 fn an_upgrade_rolls_over_three_machines_and_no_request_fails() {
     let bed = joined_with(SITE);
-    until_somebody_may_take_over(&bed);
     let refused = {
         put(&bed, "beta", 0);
         dolmen(&bed, "alpha", &["upgrade"])
