@@ -11,13 +11,12 @@ mod site;
 #[path = "real/troubles.rs"]
 mod troubles;
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use link::report::State;
 use rustix::process::Signal;
 use site::{App, Running, Site, until};
+use testkit::SmallDisk;
 use tokio_postgres::error::SqlState;
 
 /// Everything runs, and commits wait for the replica.
@@ -365,54 +364,21 @@ fn why_postgres_cannot_start_is_told_in_its_own_words() {
 async fn a_full_disk_stops_writes_and_loses_none() {
     let site = Site::new("disk-full", 81, "");
     let folder = site.folder("database-1");
-    let Some(disk) = SmallDisk::mount(&folder, 160) else { return };
+    let Some(disk) = SmallDisk::where_allowed(&folder, 160 << 20) else { return };
     let _servers = ["database-1", "gate-1"].map(|server| site.start(server));
     site.healthy("database-1");
     site.healthy("gate-1");
     let writer = table(&site).await;
-    let filler = disk.fill();
+    disk.fill();
     let text = "INSERT INTO entry SELECT repeat(md5(i::text), 100) FROM generate_series(1, 20000) AS i";
     assert!(writer.batch_execute(text).await.is_err());
     site.wait("database-1", |report| {
         report.state == State::Unhealthy && report.because.contains("left on the disk of the data, make room")
     });
-    std::fs::remove_file(filler).unwrap();
+    disk.make_room();
     site.healthy("database-1");
     let reader = site.client("gate-1", "read-write").await.unwrap();
     assert_eq!(reader.number("SELECT count(*) FROM entry").await.unwrap(), 1);
-}
-
-/// A file system in memory, unmounted when it goes.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    /// None where mounting is not allowed: without root, and in most containers.
-    fn mount(folder: &Path, megabytes: u32) -> Option<Self> {
-        std::fs::create_dir_all(folder).unwrap();
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", &format!("size={megabytes}m"), "tmpfs"]);
-        let mounted = mount.arg(folder).output().unwrap();
-        if mounted.status.success() {
-            return Some(Self(folder.to_owned()));
-        }
-        println!("no small disk: {}", String::from_utf8_lossy(&mounted.stderr));
-        None
-    }
-
-    /// Until nothing more fits on it; says with which file.
-    fn fill(&self) -> PathBuf {
-        let filler = self.0.join("filler");
-        let mut fill = Command::new("dd");
-        fill.args(["if=/dev/zero", "bs=4k"]).arg(format!("of={}", filler.display())).stderr(Stdio::null());
-        assert!(!fill.status().unwrap().success(), "dd ends when the disk is full");
-        filler
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        Command::new("umount").arg("-l").arg(&self.0).status().unwrap();
-    }
 }
 
 #[tokio::test]

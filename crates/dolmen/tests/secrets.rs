@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use testkit::{Ran, Site};
+use testkit::{Ran, Site, TOKEN_APP};
 
 const DOLMEN: &str = env!("CARGO_BIN_EXE_dolmen");
 
@@ -13,16 +13,6 @@ const SITE: &str = r#"
 workers = 1
 command = "python3 app.py"
 environment = { TOKEN = "env:DOLMEN_TEST_TOKEN" }
-"#;
-
-const APP: &str = r#"
-import http.server, os
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(os.environ["TOKEN"].encode())
-http.server.ThreadingHTTPServer((os.environ["HOST"], int(os.environ["PORT"])), Handler).serve_forever()
 "#;
 
 const SECRET: &str = "s3kr1t-t0k3n";
@@ -48,7 +38,7 @@ fn found_in(folder: &Path, found: &mut Vec<String>) {
 #[test]
 fn a_secret_of_the_environment_reaches_the_workers_alone() {
     let site = Site::new(DOLMEN, 83, SITE);
-    site.write("app.py", APP);
+    site.write("app.py", TOKEN_APP);
     let up = || site.command(&["up", "--detach", "--block", "127.0.83"]);
     let missing = Ran::from(up().output().unwrap());
     assert!(missing.code != 0 && missing.says("DOLMEN_TEST_TOKEN"), "{missing:?}");

@@ -1,5 +1,5 @@
-//! A small disk for one folder of a site: a tmpfs of its own, which can be filled to the last byte. It needs root and a
-//! mount namespace of the test's own ([`crate::network`] makes one).
+//! A small disk for one folder of a site: a tmpfs of its own, which can be filled to the last byte. It needs root; what
+//! stays mounted when a test breaks off is no trouble in a mount namespace of its own ([`crate::network`] makes one).
 
 use std::fs::File;
 use std::io::Write;
@@ -19,14 +19,32 @@ pub struct SmallDisk {
 
 impl SmallDisk {
     /// With so much room beside what is in the folder now.
+    #[track_caller]
     pub fn below(folder: &Path, room_bytes: u64) -> Self {
+        Self::lay(folder, room_bytes).unwrap_or_else(|because| panic!("no small disk: {because}"))
+    }
+
+    /// The same for a folder that need not be there yet. None where mounting is not allowed: without root, and in most
+    /// containers.
+    pub fn where_allowed(folder: &Path, room_bytes: u64) -> Option<Self> {
+        std::fs::create_dir_all(folder).expect("a folder can be made");
+        Self::lay(folder, room_bytes).inspect_err(|because| println!("no small disk: {because}")).ok()
+    }
+
+    fn lay(folder: &Path, room_bytes: u64) -> Result<Self, String> {
         let disk = folder.with_extension("disk");
         std::fs::create_dir(&disk).expect("a folder can be made");
-        let size = used_bytes(folder) + room_bytes;
-        run(Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(&disk));
-        copy(folder, &disk);
-        run(Command::new("mount").arg("--bind").args([&disk, folder]));
-        Self { folder: folder.to_owned(), disk }
+        let small = Self { folder: folder.to_owned(), disk };
+        let size = format!("size={}", used_bytes(folder) + room_bytes);
+        let mut mount = Command::new("mount");
+        let mounted = mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&small.disk).output();
+        let mounted = mounted.expect("mount can be run (util-linux)");
+        if !mounted.status.success() {
+            return Err(String::from_utf8_lossy(&mounted.stderr).into_owned());
+        }
+        copy(folder, &small.disk);
+        run(Command::new("mount").arg("--bind").args([&small.disk, folder]));
+        Ok(small)
     }
 
     /// Until nothing more fits.

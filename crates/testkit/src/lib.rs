@@ -30,7 +30,7 @@ pub use load::{Load, Outcome, Report};
 pub use machines::{Machines, Part, signal};
 pub use network::{Cut, Network};
 pub use processes::Processes;
-pub use site::{Ran, Site};
+pub use site::{Ran, Site, TOKEN_APP};
 pub use writers::{Acknowledged, Ledger, Writers, ask};
 
 /// Waits until `condition` gives something, and fails the test with what was waited for when it never does.

@@ -9,6 +9,17 @@ use crate::http::{self, Response};
 use crate::processes::Processes;
 use crate::until;
 
+/// An application in Python that answers every request with the variable `TOKEN` that its workers were given.
+pub const TOKEN_APP: &str = r#"
+import http.server, os
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(os.environ["TOKEN"].encode())
+http.server.ThreadingHTTPServer((os.environ["HOST"], int(os.environ["PORT"])), Handler).serve_forever()
+"#;
+
 /// What a command printed, and how it ended.
 #[derive(Clone, Debug)]
 pub struct Ran {

@@ -7,19 +7,20 @@ use std::time::{Duration, Instant};
 use database::group::Command;
 use link::report::State;
 use rustix::process::Signal;
+use testkit::SmallDisk;
 
 use super::failover::{kill_if_there, signal_if_there};
 use super::site::{Running, Site, until};
-use super::{SmallDisk, below, kill, reads, start_all, table};
+use super::{below, kill, reads, start_all, table};
 
 #[tokio::test]
 async fn a_full_disk_of_a_replica_stops_nobody_else() {
     let site = Site::new("replica-full", 131, "");
-    let Some(disk) = SmallDisk::mount(&site.folder("database-2"), 256) else { return };
+    let Some(disk) = SmallDisk::where_allowed(&site.folder("database-2"), 256 << 20) else { return };
     let _servers = start_all(&site);
     let writer = table(&site).await;
     assert_eq!(site.settled().1, "database-2");
-    let filler = disk.fill();
+    disk.fill();
     writer.batch_execute("ALTER TABLE entry ALTER message SET STORAGE EXTERNAL").await.unwrap();
     // More than fits into what it had ready. The commits wait until it is known that it is of no use, and no longer.
     for _ in 0..4 {
@@ -31,7 +32,7 @@ async fn a_full_disk_of_a_replica_stops_nobody_else() {
     });
     until("the primary goes on alone", || site.group().synchronous.members.is_empty());
     writer.execute("INSERT INTO entry VALUES ('alone')", &[]).await.unwrap();
-    std::fs::remove_file(filler).unwrap();
+    disk.make_room();
     site.settled();
     reads(&site, 10_002).await;
 }

@@ -2,7 +2,7 @@
 
 use std::fs::read_to_string;
 
-use testkit::{Bed, get, until};
+use testkit::{Bed, TOKEN_APP, get, until};
 
 use super::stage::{ALL, Begun, DOLMEN, WITHIN, begun_as, dolmen, status, until_healthy};
 
@@ -20,18 +20,8 @@ command = "python3 app.py"
 environment = { TOKEN = "file:token" }
 "#;
 
-const APP: &str = r#"
-import http.server, os
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(os.environ["TOKEN"].encode())
-http.server.ThreadingHTTPServer((os.environ["HOST"], int(os.environ["PORT"])), Handler).serve_forever()
-"#;
-
 fn app_with(token: &str) -> Bed {
-    begun_as(&Begun { site: SITE, files: &[("app.py", APP), ("token", token)], ..Begun::default() })
+    begun_as(&Begun { site: SITE, files: &[("app.py", TOKEN_APP), ("token", token)], ..Begun::default() })
 }
 
 /// What the worker on this machine was given.
@@ -78,7 +68,7 @@ fn a_refused_change_leaves_the_secrets_as_they_were() {
 fn of_two_changes_at_one_moment_the_secrets_are_those_of_one() {
     let bed = app_with("none");
     let beta = bed.machine("beta");
-    for (name, text) in [("dolmen.toml", SITE), ("app.py", APP)] {
+    for (name, text) in [("dolmen.toml", SITE), ("app.py", TOKEN_APP)] {
         beta.write(name, text);
     }
     let mut generation = 1;
