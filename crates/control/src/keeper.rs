@@ -147,16 +147,23 @@ fn condition(core: &Core) -> (State, String) {
         let because = format!("has no leader: {majority} of {voters} voters must reach each other");
         return (State::Unhealthy, because);
     }
-    (State::Healthy, sentence(core, &report, voters, mine.votes))
-}
-
-fn sentence(core: &Core, report: &MembersReport, voters: usize, votes: bool) -> String {
-    let term = report.term;
-    let of = report.leader.as_deref().unwrap_or("nobody");
     let disk_was_lost = report
         .members
         .iter()
         .any(|member| member.server == core.server && member.node != core.node && member.votes);
+    // A site that has just begun is not what its file promises before all of them vote.
+    let is_to_vote = voters < core.voters.len() && core.voters.contains(&core.server);
+    let state = match mine.votes {
+        false if disk_was_lost => State::Unhealthy,
+        false if is_to_vote => State::Starting,
+        _ => State::Healthy,
+    };
+    (state, sentence(core, &report, voters, mine.votes, disk_was_lost))
+}
+
+fn sentence(core: &Core, report: &MembersReport, voters: usize, votes: bool, disk_was_lost: bool) -> String {
+    let term = report.term;
+    let of = report.leader.as_deref().unwrap_or("nobody");
     if core.is_leader() {
         format!("leads {voters} {} in term {term}", if voters == 1 { "voter" } else { "voters" })
     } else if votes {

@@ -209,7 +209,7 @@ async fn knows_most(site: &Site) -> Result<String, Failure> {
     most.map(|report| report.server).ok_or_else(none)
 }
 
-async fn reports(site: &Site) -> Vec<MembersReport> {
+pub(super) async fn reports(site: &Site) -> Vec<MembersReport> {
     let mut reports = Vec::new();
     for server in site.plan.role(Role::Control) {
         let asked = ask(&site.identity, &site.plan.site, server, ControlAsk::Members, ANSWER).await;
