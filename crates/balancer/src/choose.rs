@@ -74,6 +74,8 @@ pub enum Without {
     Because(Cause),
     /// There are other settings meanwhile, with which the request is to begin anew.
     Changed,
+    /// There is nobody any more who would be answered.
+    ClientLeft,
 }
 
 impl Chooser {

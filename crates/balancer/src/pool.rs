@@ -153,6 +153,11 @@ impl Pool {
                 // Why the servers that were tried could not answer says more.
                 Err(Without::Because(Cause::NoServer)) if !tried.is_empty() => break,
                 Err(Without::Changed) => return Err(Failed::Changed),
+                Err(Without::ClientLeft) => {
+                    exchange.counts_for(&self.meter);
+                    exchange.because(Cause::ClientLeft);
+                    return Err(Failed::ClientGone);
+                }
                 Err(Without::Because(cause)) => {
                     exchange.counts_for(&self.meter);
                     exchange.because(cause);
@@ -179,7 +184,7 @@ impl Pool {
     }
 
     /// A server for this request, after a wait where all have as many as they may. After a wait those that were tried
-    /// may be tried again.
+    /// may be tried again. A client that leaves meanwhile leaves its place to others.
     async fn take(
         &self,
         exchange: &mut Exchange<'_>,
@@ -191,8 +196,16 @@ impl Pool {
         }
         *tried = Tried::default();
         let began = Instant::now();
+        let waited = exchange.queued();
+        let turn = async {
+            tokio::select! {
+                biased;
+                taken = self.chooser.wait(&self.fleet, asked, waited) => taken,
+                () = exchange.client_left() => Err(Without::ClientLeft),
+            }
+        };
         // Boxed, so that a request that need not wait has no memory for it.
-        let taken = Box::pin(self.chooser.wait(&self.fleet, asked, exchange.queued())).await;
+        let taken = Box::pin(turn).await;
         exchange.waited(began.elapsed());
         taken
     }

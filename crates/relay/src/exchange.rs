@@ -137,6 +137,12 @@ impl<'c> Exchange<'c> {
         self.outcome.queue += time;
     }
 
+    /// Waits until the client has closed its connection, its own half at least: few who still want an answer do that.
+    /// Never ends for a client that has sent more, its body or its next request.
+    pub async fn client_left(&mut self) {
+        std::future::poll_fn(|context| self.client.stream.poll_closed(context)).await;
+    }
+
     /// For so long it has waited in all.
     pub fn queued(&self) -> Duration {
         self.outcome.queue

@@ -383,6 +383,11 @@ impl Ring {
         self.sockets.borrow_mut().at(place).is_receiving()
     }
 
+    /// Whether the other end has closed, and everything before that was received.
+    pub(crate) fn has_ended(&self, place: u32) -> bool {
+        matches!(self.sockets.borrow_mut().at(place).inbox, Inbox::End)
+    }
+
     /// Whether more has come, as far as is known, and the ring leaves it in the socket.
     pub(crate) fn leaves_more(&self, place: u32) -> bool {
         matches!(self.sockets.borrow_mut().at(place).inbox, Inbox::More)

@@ -86,6 +86,15 @@ impl Stream {
         }
     }
 
+    /// Waits until the other end has closed. Never ready once it has sent something instead, behind which nothing can be
+    /// seen.
+    pub(crate) fn poll_closed(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Stream::Epoll(stream) => stream.poll_closed(context),
+            Stream::Ring(stream) => stream.poll_closed(context),
+        }
+    }
+
     /// Reads into the buffer, which gets memory only when there is something. 0 at the end.
     pub(crate) fn poll_fill(
         &mut self,

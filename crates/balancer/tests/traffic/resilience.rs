@@ -1,10 +1,12 @@
 //! More requests than servers, or clients, may have; and servers that fail.
 
+use std::io::Write;
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use plan::{Queue, RateLimit};
 
-use crate::stage::{Balancer, Server};
+use crate::stage::{Balancer, Server, get, talk};
 
 fn limited(section: &mut plan::Balancer, length: u32, timeout_ms: u64) {
     section.pool.servers.iter_mut().for_each(|server| server.max_connections = Some(1));
@@ -68,6 +70,41 @@ fn a_full_queue_is_503_at_once_and_a_long_wait_is_503_in_time() {
         assert!(both[0].1 < Duration::from_millis(250), "{both:?}");
         assert_eq!(slow.join().unwrap(), 200);
     });
+}
+
+#[test]
+fn a_client_that_leaves_while_it_waits_gives_its_place_to_others() {
+    let one = Server::start("one");
+    let balancer = Balancer::before(&[&one], |section| limited(section, 3, 60_000));
+    let queue = |length| {
+        balancer.wait_until("so many wait", || balancer.traffic()[0].queue == length);
+    };
+    let ask = |text: &str| {
+        let mut client = TcpStream::connect(balancer.address).unwrap();
+        client.write_all(text.as_bytes()).unwrap();
+        client
+    };
+    let request = get("a", "", "/");
+    std::thread::scope(|scope| {
+        let slow = scope.spawn(|| balancer.get("/slow/3000").status);
+        balancer.wait_for_requests(1);
+        let (closes, half, resets) = (ask(&request), ask(&request), ask(&request));
+        queue(3);
+        assert_eq!(balancer.get("/").status, 503, "the queue is full");
+        drop(closes);
+        half.shutdown(std::net::Shutdown::Write).unwrap();
+        socket2::SockRef::from(&resets).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(resets);
+        queue(0);
+        // Whoever sends its next request meanwhile is there, as far as anybody can see.
+        let more = ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        let next = scope.spawn(|| talk(more, &request));
+        queue(1);
+        assert_eq!(next.join().unwrap().body.matches("one /").count(), 2);
+        assert_eq!(slow.join().unwrap(), 200);
+    });
+    let left = || balancer.traffic()[0].counts.ended.get("client-left").copied();
+    balancer.wait_until("they are counted", || left() == Some(3));
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use rustix::net::RecvFlags;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -34,6 +35,23 @@ impl Stream {
 
     pub(super) fn poll_readable(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.poll_read_ready(context)
+    }
+
+    pub(super) fn poll_closed(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let mut byte = [0; 1];
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        loop {
+            if ready!(self.0.poll_read_ready(context)).is_err() {
+                return Poll::Ready(());
+            }
+            let peek = || Ok(rustix::net::recv(&self.0, &mut byte[..], flags)?.0);
+            match self.0.try_io(Interest::READABLE, peek) {
+                Ok(0) => return Poll::Ready(()),
+                Ok(_) => return Poll::Pending,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return Poll::Ready(()),
+            }
+        }
     }
 
     pub(crate) fn poll_fill(

@@ -30,6 +30,14 @@ impl Stream {
         self.ring.poll_received(context, self.place)
     }
 
+    pub(super) fn poll_closed(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        match self.ring.poll_received(context, self.place) {
+            Poll::Ready(Ok(())) if !self.ring.has_ended(self.place) => Poll::Pending,
+            Poll::Ready(_) => Poll::Ready(()),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
     pub(super) fn poll_fill(
         &mut self,
         context: &mut Context<'_>,
