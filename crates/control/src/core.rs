@@ -48,7 +48,6 @@ const MEMBERSHIP: Duration = Duration::from_secs(5);
 pub(crate) struct Core {
     pub(crate) server: String,
     pub(crate) node: Node,
-    pub(crate) voters: Vec<String>,
     /// Those that must be there before the cluster begins.
     pub(crate) founders: Vec<String>,
     pub(crate) raft: Raft,
@@ -77,7 +76,6 @@ impl Core {
     pub(crate) async fn open(
         folder: &Path,
         server: &str,
-        voters: &[String],
         peers: Arc<Peers>,
         timing: Timing,
     ) -> Result<Self, Error> {
@@ -87,14 +85,13 @@ impl Core {
         let machine = Machine::open(&folder.join("snapshot.json"))?;
         let sync = store.measure().await?;
         let alone = folder.join(crate::BEGINS_ALONE).exists();
-        let founders = if alone { vec![server.to_owned()] } else { voters.to_vec() };
+        let founders = if alone { vec![server.to_owned()] } else { peers.voters() };
         let config = Arc::new(config(timing).validate().map_err(|error| Error::Raft(error.to_string()))?);
         let network = Network { peers: Arc::clone(&peers) };
         let raft = Raft::new(node, config, network, store.clone(), machine.clone()).await;
         Ok(Self {
             server: server.to_owned(),
             node,
-            voters: voters.to_vec(),
             founders,
             raft: raft.map_err(|error| Error::Raft(error.to_string()))?,
             machine,
@@ -226,7 +223,7 @@ impl Core {
     }
 
     fn meet(&self, server: String, node: Node) -> Result<ControlAnswer, String> {
-        if !self.peers.names().any(|name| name == server) {
+        if !self.peers.has(&server) {
             return Err(format!("the plan has no {server}"));
         }
         self.met().insert(server, Met { node, member: false });
@@ -348,8 +345,8 @@ impl Core {
     /// What the other control servers that answer say.
     async fn others(&self) -> Vec<MembersReport> {
         let mut others = Vec::new();
-        for other in self.peers.names().filter(|name| *name != self.server) {
-            let asked = self.peers.ask(other, &mut Kept::default(), ControlAsk::Members, MEMBERS).await;
+        for other in self.peers.others(&self.server) {
+            let asked = self.peers.ask(&other, &mut Kept::default(), ControlAsk::Members, MEMBERS).await;
             if let Ok(ControlAnswer::Members(report)) = asked {
                 others.push(report);
             }
@@ -374,7 +371,16 @@ impl Core {
 
     /// Changes the members, as the leader.
     pub(crate) async fn change(&self, change: ChangeMembers<Node, Member>) -> Result<(), String> {
-        let changed = timeout(MEMBERSHIP, self.raft.change_membership(change, false)).await;
+        self.change_to(change, false).await
+    }
+
+    /// The same; `retain`: whether those that lose their vote go on as members that learn.
+    pub(crate) async fn change_to(
+        &self,
+        change: ChangeMembers<Node, Member>,
+        retain: bool,
+    ) -> Result<(), String> {
+        let changed = timeout(MEMBERSHIP, self.raft.change_membership(change, retain)).await;
         let slow = |_| "no majority took the change of the members in time".to_owned();
         changed.map_err(slow)?.map(drop).map_err(|error| error.to_string())
     }

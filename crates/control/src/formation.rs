@@ -68,6 +68,15 @@ pub(crate) fn to_vote(voters: &[String], members: &[MemberReport]) -> BTreeSet<N
     next.into_iter().collect()
 }
 
+/// Those that go on voting when the plan lets fewer vote than do, so that the machines of the others can be taken out:
+/// the voters of the plan, once every one of them has its vote.
+pub(crate) fn to_vote_alone(voters: &[String], members: &[MemberReport]) -> Option<BTreeSet<Node>> {
+    let vote = members.iter().filter(|member| member.votes);
+    let (left, others): (Vec<_>, Vec<_>) = vote.partition(|member| voters.contains(&member.server));
+    (left.len() == voters.len() && !others.is_empty())
+        .then(|| left.iter().map(|member| member.node).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,6 +98,18 @@ mod tests {
         assert!(next(&replaced).is_empty(), "another one votes in its place");
         let wiped = [member(1, true), member(2, true), member(2, false), member(3, true)];
         assert!(next(&wiped).is_empty(), "it lost its disk, and its vote is still counted");
+    }
+
+    #[test]
+    fn a_plan_with_fewer_voters_takes_votes_away_once_its_own_all_vote() {
+        let left = |members: &[MemberReport]| to_vote_alone(&voters(), members);
+        let five: Vec<_> = (1..=5).map(|number| member(number, true)).collect();
+        assert_eq!(left(&five), Some([10, 20, 30].into()));
+        assert_eq!(left(&five[..3]), None);
+        let replaced = [member(1, true), member(2, false), member(3, true), member(4, true)];
+        assert_eq!(left(&replaced), None, "somebody put another one in its place");
+        let wiped = [&five[..], &[member(2, false)]].concat();
+        assert_eq!(left(&wiped), Some([10, 20, 30].into()));
     }
 
     fn voters() -> Vec<String> {

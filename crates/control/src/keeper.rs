@@ -10,7 +10,7 @@ use openraft::ChangeMembers;
 use tokio::time::{Instant, sleep};
 
 use crate::core::Core;
-use crate::formation::{Formation, Met, form, to_vote};
+use crate::formation::{Formation, Met, form, to_vote, to_vote_alone};
 use crate::peers::Kept;
 use crate::types::{Member, Node};
 
@@ -41,6 +41,10 @@ pub(crate) async fn keep(core: &Core, mut say: impl FnMut(State, String)) -> Str
             && let Err(error) = take_in(core).await
         {
             tracing::warn!("cannot change the members now: {error}");
+        }
+        if !core.is_in_contact() && !votes(core) {
+            // One that learned was perhaps taken out, and may be wanted again.
+            meet(core).await;
         }
         silence.tell(core.is_leader().then(|| core.silent()), core.timing.worst_election());
         let (state, because) = condition(core);
@@ -82,12 +86,14 @@ fn failure(core: &Core) -> Option<String> {
     core.raft.metrics().borrow_watched().running_state.as_ref().err().map(ToString::to_string)
 }
 
-/// Asks the others who they are, and begins with them if it can. Says what it waits for.
-async fn begin(core: &Core) -> String {
-    let others: Vec<String> =
-        core.peers.names().filter(|name| *name != core.server).map(str::to_owned).collect();
+fn votes(core: &Core) -> bool {
+    core.members().members.iter().any(|member| member.node == core.node && member.votes)
+}
+
+/// Says to the others who this is, and asks them who they are.
+async fn meet(core: &Core) -> BTreeMap<String, Met> {
     let mut met = BTreeMap::new();
-    for other in others {
+    for other in core.peers.others(&core.server) {
         let ask = ControlAsk::Meet { server: core.server.clone(), node: core.node };
         if let Ok(ControlAnswer::Met { node, member }) =
             core.peers.ask(&other, &mut Kept::default(), ask, MEET).await
@@ -95,6 +101,12 @@ async fn begin(core: &Core) -> String {
             met.insert(other, Met { node, member });
         }
     }
+    met
+}
+
+/// Begins with the others if it can. Says what it waits for.
+async fn begin(core: &Core) -> String {
+    let met = meet(core).await;
     match form((&core.server, core.node), &core.founders, &met) {
         Formation::Wait { because } => because,
         Formation::Begin(members) => match core.raft.initialize(members).await {
@@ -104,10 +116,18 @@ async fn begin(core: &Core) -> String {
     }
 }
 
-/// As the leader: takes in those that came, and lets a voter of the plan vote that has no vote yet. One that
-/// had a vote and lost its disk only learns, until somebody says that the old one is gone for good.
+/// As the leader: takes in those that came, lets go of those that learn and are in the plan no more, and lets a voter
+/// of the plan vote that has no vote yet. One that had a vote and lost its disk only learns, until somebody says that
+/// the old one is gone for good.
 async fn take_in(core: &Core) -> Result<(), String> {
     let members = core.members().members;
+    let gone = members.iter().filter(|member| !member.votes && !core.peers.has(&member.server));
+    let gone: BTreeSet<Node> = gone.map(|member| member.node).collect();
+    if !gone.is_empty() {
+        core.change(ChangeMembers::RemoveNodes(gone)).await?;
+        // What is known of the members is old now.
+        return Ok(());
+    }
     let came: Vec<(String, Node)> =
         core.met().iter().map(|(server, met)| (server.clone(), met.node)).collect();
     for (server, node) in came {
@@ -124,12 +144,17 @@ async fn take_in(core: &Core) -> Result<(), String> {
         core.change(ChangeMembers::AddNodes([(node, member)].into())).await?;
         tracing::info!("{server} is taken in as node {node}");
     }
-    let next = to_vote(&core.voters, &members);
+    let voters = core.peers.voters();
+    let next = to_vote(&voters, &members);
     if !next.is_empty() {
         let names: Vec<&str> =
             members.iter().filter(|m| next.contains(&m.node)).map(|m| m.server.as_str()).collect();
         core.change(ChangeMembers::AddVoterIds(next.clone())).await?;
         tracing::info!("from now on also {} vote", names.join(" and "));
+    }
+    if let Some(left) = to_vote_alone(&voters, &members) {
+        core.change_to(ChangeMembers::ReplaceAllVoters(left), true).await?;
+        tracing::info!("from now on only {} vote", voters.join(" and "));
     }
     Ok(())
 }
@@ -140,7 +165,10 @@ fn condition(core: &Core) -> (State, String) {
     let voters = report.members.iter().filter(|member| member.votes).count();
     let mine = report.members.iter().find(|member| member.node == core.node);
     let Some(mine) = mine else {
-        return (State::Unhealthy, "is no member any more: another server was put in its place".into());
+        return (
+            State::Unhealthy,
+            "is no member any more: another server was put in its place, or its machine was taken out".into(),
+        );
     };
     if !core.is_in_contact() {
         let majority = voters / 2 + 1;
@@ -152,7 +180,8 @@ fn condition(core: &Core) -> (State, String) {
         .iter()
         .any(|member| member.server == core.server && member.node != core.node && member.votes);
     // A site that has just begun is not what its file promises before all of them vote.
-    let is_to_vote = voters < core.voters.len() && core.voters.contains(&core.server);
+    let to_vote = core.peers.voters();
+    let is_to_vote = voters < to_vote.len() && to_vote.contains(&core.server);
     let state = match mine.votes {
         false if disk_was_lost => State::Unhealthy,
         false if is_to_vote => State::Starting,

@@ -91,10 +91,11 @@ async fn serve(mut start: Start) -> Result<(), Error> {
     start.line.renews(&identity);
     let listener = start.sockets.tcp(LISTEN).pop().ok_or(Error::NoSocket)?;
     let peers = Arc::new(Peers::new(identity.clone(), &start.plan));
-    let voters = start.plan.control.as_ref().map(|control| control.voters.clone()).unwrap_or_default();
+    let known = Arc::clone(&peers);
+    start.line.heeds(move |given| known.follow(&given.plan));
     let lease = start.plan.database.as_ref().map_or(Lease::of(LEASE_DEFAULT), Database::lease);
     let timing = Timing::for_lease(lease);
-    let core = Arc::new(Core::open(&start.folder, &start.me.name, &voters, peers, timing).await?);
+    let core = Arc::new(Core::open(&start.folder, &start.me.name, peers, timing).await?);
     let danger = timing.check(lease, core.sync).err();
     if let Some(because) = &danger {
         tracing::warn!("{because}");

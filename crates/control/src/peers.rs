@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use link::api::{Answer, ApiError, Ask, Conversation, Identity, call};
@@ -25,19 +25,26 @@ const OPENINGS: usize = 4;
 /// Open connections to each server that wait for the next ask that is passed on; more are closed.
 const IDLE: usize = 4;
 
-/// All control servers of the plan.
+/// All control servers of the plan, which come and go with machines.
 #[derive(Debug)]
 pub(crate) struct Peers {
     identity: Identity,
     site: String,
-    places: BTreeMap<String, Place>,
+    planned: Mutex<Planned>,
     idle: Mutex<BTreeMap<String, Vec<Kept>>>,
     /// Who cannot be reached from here, for tests of a network that is cut.
     #[cfg(test)]
     pub(crate) cut: std::sync::Mutex<std::collections::BTreeSet<String>>,
 }
 
-#[derive(Debug)]
+/// What the newest plan says of control.
+#[derive(Debug, Default)]
+struct Planned {
+    places: BTreeMap<String, Place>,
+    voters: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
 struct Place {
     machine: String,
     address: SocketAddr,
@@ -54,19 +61,31 @@ pub(crate) struct Kept {
 
 impl Peers {
     pub(crate) fn new(identity: Identity, plan: &Plan) -> Self {
+        let peers = Self {
+            identity,
+            site: plan.site.clone(),
+            planned: Mutex::default(),
+            idle: Mutex::default(),
+            #[cfg(test)]
+            cut: std::sync::Mutex::default(),
+        };
+        peers.follow(plan);
+        peers
+    }
+
+    /// Knows the control servers of this plan from now on.
+    pub(crate) fn follow(&self, plan: &Plan) {
         let place = |server: &plan::Server| {
             let place = Place { machine: server.machine.clone(), address: server.listens(LISTEN)? };
             Some((server.name.clone(), place))
         };
-        let places = plan.role(Role::Control).filter_map(place).collect();
-        Self {
-            identity,
-            site: plan.site.clone(),
-            places,
-            idle: Mutex::default(),
-            #[cfg(test)]
-            cut: std::sync::Mutex::default(),
-        }
+        let places: BTreeMap<_, _> = plan.role(Role::Control).filter_map(place).collect();
+        let voters = plan.control.as_ref().map(|control| control.voters.clone()).unwrap_or_default();
+        let mut planned = self.planned();
+        // A connection leads to whoever had the name when it was opened.
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain(|name, _| places.get(name) == planned.places.get(name));
+        *planned = Planned { places, voters };
     }
 
     /// Asks the server of this name. A kept connection may have ended while nobody used it, so that one failure
@@ -158,16 +177,30 @@ impl Peers {
         }
     }
 
-    fn place(&self, server: &str) -> Result<&Place, ApiError> {
+    fn place(&self, server: &str) -> Result<Place, ApiError> {
         #[cfg(test)]
         if self.cut.lock().unwrap().contains(server) {
             return Err(ApiError::Refused(format!("the test cut the way to {server}")));
         }
         let unknown = || ApiError::Refused(format!("the plan has no {server}"));
-        self.places.get(server).ok_or_else(unknown)
+        self.planned().places.get(server).cloned().ok_or_else(unknown)
     }
 
-    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.places.keys().map(String::as_str)
+    pub(crate) fn has(&self, server: &str) -> bool {
+        self.planned().places.contains_key(server)
+    }
+
+    /// All but this one.
+    pub(crate) fn others(&self, me: &str) -> Vec<String> {
+        self.planned().places.keys().filter(|name| *name != me).cloned().collect()
+    }
+
+    /// The servers that are to vote.
+    pub(crate) fn voters(&self) -> Vec<String> {
+        self.planned().voters.clone()
+    }
+
+    fn planned(&self) -> MutexGuard<'_, Planned> {
+        self.planned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -24,7 +24,7 @@ use crate::setup::SetupError;
 use crate::tool::{self, ToolError};
 
 pub(crate) use lead::EpochCommit;
-pub(crate) use run::{Wanted, stop};
+pub(crate) use run::{Wanted, read_again, stop};
 
 /// For tools that only read.
 pub(crate) const QUICK_TOOL: Duration = Duration::from_secs(30);

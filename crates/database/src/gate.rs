@@ -210,7 +210,10 @@ fn control(start: &Start) -> Result<Option<Arc<dyn Control>>, Error> {
     }
     let identity = Identity::given(&start.secrets)?;
     start.line.renews(&identity);
-    Ok(Some(Arc::new(Client::new(identity, &start.plan, &start.me.machine))))
+    let client = Client::new(identity, &start.plan, &start.me.machine);
+    let known = client.clone();
+    start.line.heeds(move |given| known.follow(&given.plan));
+    Ok(Some(Arc::new(client)))
 }
 
 async fn accept(gate: Arc<Gate>, kind: Kind, listener: TcpListener, alive: mpsc::Sender<()>) {

@@ -10,15 +10,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use link::Start;
 use link::api::Identity;
 use link::control::{Client, Control};
 use link::report::{DatabaseReport, State};
+use link::{Given, Start};
 use plan::Role;
 use rustix::fs::FlockOperation;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
+use crate::access;
 use crate::act::{self, EpochCommit, Wanted};
 use crate::failover::lease::Timings;
 use crate::failover::{Action, Data, Decision, Names, Orders, Postgres as Process, Seen, Standing, decide};
@@ -92,10 +93,14 @@ pub fn run(start: Start) -> Result<(), Error> {
     let (plan, machine) = (Arc::clone(&start.plan), start.me.machine.clone());
     let identity = Identity::given(&start.secrets).map_err(|error| error.to_string());
     identity.iter().for_each(|identity| start.line.renews(identity));
-    run_with(
-        start,
-        Arc::new(move || Ok(Arc::new(Client::new(identity.clone()?, &plan, &machine)) as Arc<dyn Control>)),
-    )
+    let line = start.line.clone();
+    let reach = move || {
+        let client = Client::new(identity.clone()?, &plan, &machine);
+        let known = client.clone();
+        line.heeds(move |given| known.follow(&given.plan));
+        Ok(Arc::new(client) as Arc<dyn Control>)
+    };
+    run_with(start, Arc::new(reach))
 }
 
 /// The same with another way to control. It is made once for each runtime that uses it.
@@ -285,11 +290,15 @@ impl Manager {
     async fn serve(mut self) -> Result<(), Error> {
         let line = self.start.line.clone();
         let mut upgrade = signal(UPGRADE)?;
+        let mut plans = line.plans();
+        // An earlier program may have been given up before it had done that.
+        self.let_in();
         let within = loop {
             tokio::select! {
                 within = line.stopped() => break within,
                 () = self.turns() => break Duration::ZERO,
                 _ = upgrade.recv() => self.upgrade().await,
+                given = plans.next() => self.follow(&given),
             }
         };
         self.orders.stop = true;
@@ -301,6 +310,25 @@ impl Manager {
         self.holder.give_up();
         act::stop(&mut self, within.mul_f32(1.0 - ORDERLY)).await;
         Ok(())
+    }
+
+    /// Goes on by a later plan: machines may have come and gone. All else that it works by has stayed.
+    fn follow(&mut self, given: &Given) {
+        self.start.plan = Arc::new(given.plan.clone());
+        self.let_in();
+    }
+
+    /// Has a postgres that runs let in who comes from the machines of the plan, and nobody else.
+    fn let_in(&mut self) {
+        let rules = access::rules(&self.start.plan, &self.place.database);
+        let read = std::fs::read_to_string(self.folder.access());
+        if self.postgres.is_none() || read.is_ok_and(|read| read == rules) {
+            return;
+        }
+        match act::read_again(self) {
+            Ok(()) => tracing::info!("lets in the machines of generation {}", self.start.plan.generation),
+            Err(error) => tracing::error!("machines that have come are not let in: {error}"),
+        }
     }
 
     /// Becomes the program that lies on disk now, in this very process; postgres, its guard and the lease go on.

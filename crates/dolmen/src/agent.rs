@@ -244,6 +244,7 @@ impl Agent {
     /// Takes over what an earlier agent left, then runs.
     async fn adopt(&mut self, mut happenings: mpsc::Receiver<Happening>) {
         self.record.change(|content| content.agent = Process::living(std::process::id()));
+        self.end_strays();
         let now_ms = self.now_ms();
         let mut expected = 0;
         for (name, entry) in self.record.content().servers.clone() {
@@ -301,10 +302,13 @@ impl Agent {
     /// Lets every server's life know the time, in the order of a request.
     fn time(&mut self) {
         let now_ms = self.now_ms();
-        for name in &self.order {
+        let going: Vec<String> =
+            self.servants.keys().filter(|name| !self.order.contains(name)).cloned().collect();
+        for name in self.order.iter().chain(&going) {
             let Some(servant) = self.servants.get_mut(name) else { continue };
             servant.time(now_ms, &mut self.around, &mut self.record);
         }
+        self.let_go();
     }
 
     /// Returns true when the agent is to end.
@@ -443,10 +447,17 @@ impl Agent {
             .filter_map(|name| self.servants.get(name))
             .map(|s| s.report(now_ms, &self.plan))
             .collect();
+        let left_over = self.peers.left_over();
         self.report.send_if_modified(|report| {
             let because = self.trouble.sentence().unwrap_or_else(|| ANSWERS.into());
-            let notes: Vec<String> =
-                self.notes.sentences().iter().cloned().chain(self.certificate.sentence()).collect();
+            let notes: Vec<String> = self
+                .notes
+                .sentences()
+                .iter()
+                .cloned()
+                .chain(self.certificate.sentence())
+                .chain(left_over)
+                .collect();
             let changed = report.servers != servers || report.because != because || report.notes != notes;
             (report.servers, report.because, report.notes) = (servers, because, notes);
             changed

@@ -6,6 +6,8 @@
 
 #[path = "machines/certificates.rs"]
 mod certificates;
+#[path = "machines/changing.rs"]
+mod changing;
 #[path = "machines/guestbook.rs"]
 mod guestbook;
 #[path = "machines/joining.rs"]

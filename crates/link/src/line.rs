@@ -164,9 +164,18 @@ impl Plans {
 struct Shared {
     server: String,
     plans: watch::Sender<Option<Arc<Given>>>,
-    /// What talks to control, in servers that do.
-    identity: Mutex<Option<Identity>>,
+    /// What a server that does not adapt has done with each later plan.
+    heeding: Mutex<Vec<Heed>>,
     upward: Mutex<Upward>,
+}
+
+/// It has no other way to be seen than what it does.
+struct Heed(Box<dyn Fn(&Given) + Send>);
+
+impl std::fmt::Debug for Heed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Heed")
+    }
 }
 
 /// What is said again to a new agent, and the way to say it.
@@ -219,13 +228,24 @@ impl Line {
         Plans(self.plans.clone())
     }
 
-    /// Lets this identity show each newer certificate that the agent gives to this server, and heed what was revoked. For
-    /// one identity of a server that does not adapt to plans.
-    pub fn renews(&self, identity: &Identity) {
-        *self.shared.identity.lock().unwrap_or_else(PoisonError::into_inner) = Some(identity.clone());
+    /// Has this done with each later plan, on the thread of the line, before the agent hears that it was taken. For
+    /// servers that do not adapt to plans: what they work by stays, but machines come and go around them.
+    pub fn heeds(&self, heed: impl Fn(&Given) + Send + 'static) {
+        let mut heeding = self.shared.heeding();
+        // None that comes between is missed: it waits for this lock.
         if let Some(given) = &*self.plans.borrow() {
-            self.shared.renew(given);
+            heed(given);
         }
+        heeding.push(Heed(Box::new(heed)));
+    }
+
+    /// Lets this identity show each newer certificate that the agent gives to this server, and heed what was revoked.
+    pub fn renews(&self, identity: &Identity) {
+        let identity = identity.clone();
+        self.heeds(move |given| match Identity::given(&given.secrets) {
+            Ok(newer) => identity.renew(&newer),
+            Err(error) => tracing::error!("goes on with the certificate that it has: {error}"),
+        });
     }
 
     /// Says that this plan is carried out from now on, and what was done about it.
@@ -358,26 +378,24 @@ impl Shared {
         };
         let upward =
             Mutex::new(Upward { stream, last, counters: BTreeMap::new(), traffic: Vec::new(), took: None });
-        Self { server, plans: watch::Sender::new(None), identity: Mutex::default(), upward }
+        Self { server, plans: watch::Sender::new(None), heeding: Mutex::default(), upward }
     }
 
-    /// Takes the keys that were given with a plan.
-    fn renew(&self, given: &Given) {
-        let identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(identity) = &*identity else { return };
-        match Identity::given(&given.secrets) {
-            Ok(newer) => identity.renew(&newer),
-            Err(error) => tracing::error!("goes on with the certificate that it has: {error}"),
-        }
-    }
-
-    /// Says once that a plan has nothing for this server.
-    fn passed(&self, generation: u64) {
+    /// A server that does not adapt is given a plan: what heeds it does, and the agent is told so once.
+    fn pass(&self, given: Given) {
+        let (given, heeding) = (Arc::new(given), self.heeding());
+        self.plans.send_replace(Some(Arc::clone(&given)));
+        heeding.iter().for_each(|heed| (heed.0)(&given));
+        let generation = given.plan.generation;
         let before = self.upward().took.as_ref().map(|taken| taken.generation);
         if before != Some(generation) {
-            let did = "nothing in it is for this server".to_owned();
+            let did = "nothing in it changes this server".to_owned();
             self.took(Taken { generation, did, refused: false });
         }
+    }
+
+    fn heeding(&self) -> MutexGuard<'_, Vec<Heed>> {
+        self.heeding.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn took(&self, taken: Taken) {

@@ -24,7 +24,7 @@ pub fn difference(old: Option<&Plan>, new: &Plan) -> Vec<String> {
         sentences.push(format!("the site is {} instead of {}", new.site, old.site));
     }
     sentences.extend(machines(old, new));
-    sentences.extend(servers(old, new));
+    sentences.extend(servers(old, new).into_iter().map(|(_, sentence)| sentence));
     sentences.extend(parts(old, new));
     say(&mut sentences, "the site has another domain", old.domain != new.domain && old.site == new.site);
     let voters = |plan: &Plan| plan.control.as_ref().map(|control| control.voters.clone());
@@ -61,7 +61,7 @@ pub(crate) fn machines(old: &Plan, new: &Plan) -> Vec<String> {
     sentences
 }
 
-fn changed_machine(old: Option<&Machine>, new: &Machine) -> Option<String> {
+pub(crate) fn changed_machine(old: Option<&Machine>, new: &Machine) -> Option<String> {
     match old {
         None => Some(format!("the machine {} joins, at {}", new.name, new.address)),
         Some(old) if old.address != new.address => {
@@ -74,15 +74,17 @@ fn changed_machine(old: Option<&Machine>, new: &Machine) -> Option<String> {
     }
 }
 
-pub(crate) fn servers(old: &Plan, new: &Plan) -> Vec<String> {
+/// Each server that ends, starts or changes, with its sentence.
+pub(crate) fn servers<'a>(old: &'a Plan, new: &'a Plan) -> Vec<(&'a Server, String)> {
     let gone = old.servers.iter().filter(|server| new.server(&server.name).is_none());
-    let mut sentences: Vec<String> =
-        gone.map(|server| format!("{} on {} ends", server.name, server.machine)).collect();
+    let mut sentences: Vec<_> =
+        gone.map(|server| (server, format!("{} on {} ends", server.name, server.machine))).collect();
     for server in &new.servers {
-        match old.server(&server.name) {
-            None => sentences.push(started(server, new)),
-            Some(old) => sentences.extend(changed_server(old, server)),
-        }
+        let sentence = match old.server(&server.name) {
+            None => Some(started(server, new)),
+            Some(old) => changed_server(old, server),
+        };
+        sentences.extend(sentence.map(|sentence| (server, sentence)));
     }
     sentences
 }

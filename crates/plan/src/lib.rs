@@ -39,7 +39,7 @@ pub use describe::describe;
 pub use difference::{difference, same_meaning};
 pub use ground::{Disk, Files, Ground, NoFiles};
 pub use init::{Folder, init};
-pub use live::{is_drainable, obstacles, why_not_drain};
+pub use live::{is_drainable, obstacles, obstacles_on, why_not_drain};
 pub use meant::*;
 pub use mistake::{Mistake, Mistakes, render};
 pub use site::Site;

@@ -1,23 +1,52 @@
 //! What can be changed while a site runs, and which of its servers can be taken out of rotation.
 
 use crate::difference;
-use crate::meant::{Plan, Role, Target};
+use crate::meant::{Machine, Place, Plan, Role, Server, Target};
 
 /// One sentence for each change that needs the site to be stopped and started; empty when `new` can follow `old`
-/// while all goes on. Where servers are, and what the database is, stays as it is while they run.
+/// while all goes on. Machines may come with their servers, and go with them; where the servers of the others are,
+/// and what the database is, stays as it is while they run.
 pub fn obstacles(old: &Plan, new: &Plan) -> Vec<String> {
+    let mut sentences = of_the_site(old, new);
+    if old.place == Place::Machines {
+        sentences.extend(new.machines.iter().filter_map(|machine| moved(old, machine)));
+        sentences.extend(new.machines.iter().filter_map(|machine| inherited(old, new, machine)));
+    } else if !old.machines.iter().map(|machine| &machine.name).eq(new.machines.iter().map(|m| &m.name)) {
+        // Here every machine is an address of one computer, and `up` starts the agents.
+        sentences.extend(difference::machines(old, new));
+    }
+    let stays = |machine: &str| old.machine(machine).is_some() && new.machine(machine).is_some();
+    let moves = |name: &str| old.server(name).is_some() && new.server(name).is_some();
+    let may_change = |server: &Server| {
+        old.place == Place::Machines
+            && server.role != Role::Database
+            && !stays(&server.machine)
+            && !moves(&server.name)
+    };
+    let servers = difference::servers(old, new).into_iter();
+    sentences.extend(servers.filter(|(server, _)| !may_change(server)).map(|(_, sentence)| sentence));
+    sentences
+}
+
+/// The same for one machine that may have missed plans between the two: what became of the others is past.
+pub fn obstacles_on(machine: &str, old: &Plan, new: &Plan) -> Vec<String> {
+    let mut sentences = of_the_site(old, new);
+    sentences.extend(new.machine(machine).and_then(|machine| moved(old, machine)));
+    let changed = difference::servers(old, new).into_iter().filter(|(server, _)| {
+        let is_here = server.machine == machine;
+        let comes_or_goes = old.server(&server.name).is_none() || new.server(&server.name).is_none();
+        server.role == Role::Database || is_here && !comes_or_goes
+    });
+    sentences.extend(changed.map(|(_, sentence)| sentence));
+    sentences
+}
+
+/// What no machine can follow.
+fn of_the_site(old: &Plan, new: &Plan) -> Vec<String> {
     let mut sentences = Vec::new();
     if old.site != new.site || old.place != new.place {
         sentences.push(format!("the site is {} instead of {}", new.site, old.site));
     }
-    let is_elsewhere = |machine: &&crate::Machine| {
-        old.machine(&machine.name)
-            .is_none_or(|old| (old.address, old.agent) != (machine.address, machine.agent))
-    };
-    if old.machines.len() != new.machines.len() || new.machines.iter().any(|machine| is_elsewhere(&machine)) {
-        sentences.extend(difference::machines(old, new));
-    }
-    sentences.extend(difference::servers(old, new));
     match (&old.database, &new.database) {
         (Some(old), Some(new)) => sentences.extend(difference::database(old, new)),
         (None, Some(_)) => sentences.push("a database comes".to_owned()),
@@ -25,6 +54,24 @@ pub fn obstacles(old: &Plan, new: &Plan) -> Vec<String> {
         (None, None) => {}
     }
     sentences
+}
+
+/// Its servers and all others know it by the address that it has.
+fn moved(old: &Plan, machine: &Machine) -> Option<String> {
+    let before = old.machine(&machine.name)?;
+    let is_elsewhere = (before.address, before.agent) != (machine.address, machine.agent);
+    is_elsewhere.then(|| difference::changed_machine(Some(before), machine)).flatten()
+}
+
+/// What still runs at the address of a machine that goes would be taken for one that comes there.
+fn inherited(old: &Plan, new: &Plan, machine: &Machine) -> Option<String> {
+    let before = old.machines.iter().find(|before| before.address == machine.address)?;
+    (old.machine(&machine.name).is_none() && new.machine(&before.name).is_none()).then(|| {
+        format!(
+            "the machine {} comes at {}, the address of {} that goes: take {} out first, and switch it off",
+            machine.name, machine.address, before.name, before.name
+        )
+    })
 }
 
 /// Whether a tier before it chooses this server: ours by its name, others as the site file names them.

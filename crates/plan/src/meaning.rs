@@ -10,12 +10,13 @@ use crate::servers::{self, servers, targets};
 use crate::typed::Typed;
 
 /// The plan of a site file. When anything is noted the plan must not be used: it stands on guesses then.
-pub(crate) fn mean(typed: &Typed, ground: &Ground<'_>, notes: &Notes) -> Plan {
+/// `before`: the servers of the plan that it comes after.
+pub(crate) fn mean(typed: &Typed, ground: &Ground<'_>, before: &[Server], notes: &Notes) -> Plan {
     let force = Force::of(typed);
     note_contradictions(typed, force, notes);
     let machines = machines::mean(typed.machines.as_deref(), ground);
     let placement = place(typed, force, (&machines, ground.place), notes);
-    let given = servers::Given { typed, place: ground.place, machines: &machines };
+    let given = servers::Given { typed, place: ground.place, machines: &machines, before };
     let servers = servers(&placement, &given, notes);
     let domain = typed.domain.as_ref().map(|domain| domain.value.clone());
     let app = typed.app.as_ref().map(|section| section.mean(force.database, notes));

@@ -33,6 +33,8 @@ pub(crate) struct Given<'a> {
     pub(crate) typed: &'a Typed,
     pub(crate) place: Place,
     pub(crate) machines: &'a [Machine],
+    /// Those of the plan that this one comes after.
+    pub(crate) before: &'a [Server],
 }
 
 /// All servers, in the order of a request and of each `on`.
@@ -40,14 +42,15 @@ pub(crate) fn servers(placement: &Placement, given: &Given<'_>, notes: &Notes) -
     let front = front(placement);
     let mut servers = Vec::new();
     for role in ROLES {
-        for (index, name) in placement.of(role).iter().enumerate() {
-            let Some(machine) = given.machines.iter().find(|machine| machine.name == *name) else {
+        let machines = placement.of(role);
+        for (machine, name) in machines.iter().zip(names(role, machines, given.before)) {
+            let Some(machine) = given.machines.iter().find(|known| known.name == *machine) else {
                 continue;
             };
             servers.push(Server {
-                name: format!("{role}-{}", index + 1),
+                name,
                 role,
-                machine: name.clone(),
+                machine: machine.name.clone(),
                 address: machine.address,
                 listen: listens(role, front, machine, given),
             });
@@ -55,6 +58,17 @@ pub(crate) fn servers(placement: &Placement, given: &Given<'_>, notes: &Notes) -
     }
     note_clashes(&servers, given, notes);
     servers
+}
+
+/// The names of one role's servers on these machines. A server keeps its name for as long as its machine has it,
+/// whichever machines come and go: it stands in logs, metrics and cookies. Others get the lowest numbers that are free.
+fn names(role: Role, machines: &[String], before: &[Server]) -> Vec<String> {
+    let of_role: Vec<&Server> = before.iter().filter(|server| server.role == role).collect();
+    let mut free =
+        (1..).map(|number| format!("{role}-{number}")).filter(|name| of_role.iter().all(|b| b.name != *name));
+    let kept = |machine: &String| of_role.iter().find(|server| server.machine == *machine);
+    let name = |machine| kept(machine).map(|server| server.name.clone()).or_else(|| free.next());
+    machines.iter().filter_map(name).collect()
 }
 
 /// The role that users' HTTP requests meet first.

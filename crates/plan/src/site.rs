@@ -8,7 +8,7 @@ use std::path::Path;
 
 use crate::ground::Ground;
 use crate::meaning;
-use crate::meant::Plan;
+use crate::meant::{Plan, Server};
 use crate::mistake::{Mistake, Mistakes, Notes};
 use crate::typed::{self, Typed};
 
@@ -47,8 +47,17 @@ impl Site {
 
     /// What the file means on this ground, or every mistake in it, in the order of the file.
     pub fn plan(&self, ground: &Ground<'_>) -> Result<Plan, Mistakes> {
+        self.plan_with(ground, &[])
+    }
+
+    /// The same as the plan that comes after `old`: servers keep the names that they have there.
+    pub fn plan_after(&self, ground: &Ground<'_>, old: &Plan) -> Result<Plan, Mistakes> {
+        self.plan_with(ground, &old.servers)
+    }
+
+    fn plan_with(&self, ground: &Ground<'_>, before: &[Server]) -> Result<Plan, Mistakes> {
         let notes = Notes::from(self.mistakes.clone());
-        let plan = self.typed.as_ref().map(|typed| meaning::mean(typed, ground, &notes));
+        let plan = self.typed.as_ref().map(|typed| meaning::mean(typed, ground, before, &notes));
         let mistakes = notes.into_mistakes();
         match plan {
             Some(plan) if mistakes.is_empty() => Ok(plan),

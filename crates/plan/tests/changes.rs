@@ -1,6 +1,6 @@
 //! What a changed site file would change, in sentences.
 
-use plan::{Ground, NoFiles, Place, Plan, Site, difference, same_meaning};
+use plan::{Ground, NoFiles, Place, Plan, Role, Site, difference, same_meaning};
 
 const SITE: &str = "domain = \"www.foobar.com\"\n[machines]\nalpha = \"10.0.0.1\"\nbeta = \"10.0.0.2\"\n[web]\non = [\"beta\"]\n[app]\ncommand = \"shop\"\n[app.environment]\nKEY = \"one\"\n";
 
@@ -89,6 +89,89 @@ fn what_a_running_site_can_follow() {
         obstacles("on = [\"beta\"]\n[app]", "on = [\"beta\"]\nport = 9000\n[app]"),
         ["web-1 listens at http://127.0.1.2:9000 instead of http://127.0.1.2:8081"]
     );
+}
+
+/// On real machines.
+fn obstacles_there(from: &str, to: &str) -> Vec<String> {
+    obstacles_from(THREE, &THREE.replacen(from, to, 1))
+}
+
+fn obstacles_from(text: &str, changed: &str) -> Vec<String> {
+    let ground = Ground { place: Place::Machines, generation: 1, folder: "shop", files: &NoFiles };
+    let old = Site::from_text(text).plan(&ground).expect("the site is right");
+    assert_ne!(changed, text);
+    let new = Site::from_text(changed).plan_after(&ground, &old).expect("the site is right");
+    plan::obstacles(&old, &new)
+}
+
+const THREE: &str = r#"domain = "www.foobar.com"
+[machines]
+alpha = "10.0.0.1"
+beta = "10.0.0.2"
+gamma = "10.0.0.3"
+[web]
+[app]
+command = "shop"
+[database]
+on = ["alpha"]
+"#;
+
+#[test]
+fn machines_come_with_their_servers_and_go_with_them() {
+    let none: [&str; 0] = [];
+    assert_eq!(obstacles_there("[web]", "delta = \"10.0.0.4\"\n[web]"), none);
+    let four = THREE.replacen("[web]", "delta = \"10.0.0.4\"\n[web]", 1);
+    assert_eq!(obstacles_from(&four, &four.replacen("beta = \"10.0.0.2\"\n", "", 1)), none);
+    // Of two machines both do all, so that alpha would get what it does not have.
+    assert_eq!(
+        obstacles_there("beta = \"10.0.0.2\"\n", "").first().unwrap(),
+        "web-3 starts on alpha, at http://10.0.0.1:8081"
+    );
+    assert_eq!(
+        obstacles_there("gamma = \"10.0.0.3\"\n[web]", "delta = \"10.0.0.3\"\n[web]").first().unwrap(),
+        "the machine delta comes at 10.0.0.3, the address of gamma that goes: take gamma out first, and switch it off"
+    );
+    assert_eq!(
+        obstacles_there("10.0.0.3", "10.0.0.9").first().unwrap(),
+        "the machine gamma is at 10.0.0.9 instead of 10.0.0.3"
+    );
+    assert_eq!(
+        obstacles_there("\"alpha\"]", "\"gamma\"]"),
+        ["database-1 on alpha ends", "database-2 starts on gamma, at postgres 10.0.0.3:5432"]
+    );
+    assert_eq!(
+        obstacles_there("[web]\n", "[web]\non = [\"gamma\"]\n"),
+        ["web-1 on beta ends", "app-1 on beta ends", "gate-1 on beta ends"]
+    );
+}
+
+#[test]
+fn servers_keep_their_names_whichever_machines_come_and_go() {
+    let ground = Ground { place: Place::Machines, generation: 1, folder: "shop", files: &NoFiles };
+    let names = |plan: &Plan| -> Vec<String> {
+        let of_interest =
+            plan.servers.iter().filter(|server| matches!(server.role, Role::Web | Role::Control));
+        of_interest.map(|server| format!("{} {}", server.name, server.machine)).collect()
+    };
+    let old = Site::from_text(THREE).plan(&ground).unwrap();
+    assert_eq!(
+        names(&old),
+        ["web-1 beta", "web-2 gamma", "control-1 alpha", "control-2 beta", "control-3 gamma"]
+    );
+    // One goes and another comes: nobody has the name of one that still runs somewhere.
+    let other = THREE.replacen("beta = \"10.0.0.2\"", "delta = \"10.0.0.4\"", 1);
+    let after = Site::from_text(&other).plan_after(&ground, &old).unwrap();
+    assert_eq!(
+        names(&after),
+        ["web-3 delta", "web-2 gamma", "control-1 alpha", "control-4 delta", "control-3 gamma"]
+    );
+    assert_eq!(after.control.as_ref().unwrap().voters, ["control-1", "control-4", "control-3"]);
+    // Later its number is free.
+    let more = other.replacen("[web]", "epsilon = \"10.0.0.5\"\n[web]", 1);
+    let later = Site::from_text(&more).plan_after(&ground, &after).unwrap();
+    assert_eq!(names(&later)[..3], ["web-3 delta", "web-2 gamma", "web-1 epsilon"]);
+    // A machine that missed the plan between follows all the same: nothing of its own has changed.
+    assert!(plan::obstacles_on("gamma", &old, &later).is_empty());
 }
 
 #[test]

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use link::api::{Answer, Ask, Authority, Identity, call};
-use link::control::wire::{ControlAnswer, ControlAsk};
+use link::control::wire::{ControlAnswer, ControlAsk, MemberReport};
 use link::control::{ABSENT, Change, Client, Control, ControlError, VALUE_LIMIT};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
-use super::stage::{DEADLINE, Stage, leader, name, until};
+use super::stage::{DEADLINE, Running, Stage, leader, name, plan, until};
 
 #[tokio::test]
 async fn one_machine_decides_alone_and_remembers() {
@@ -76,6 +76,65 @@ async fn a_voter_with_a_wiped_disk_learns_until_it_is_put_in_its_own_place() {
     let answer = all[leader(&all).unwrap()].core.answer(ask).await;
     assert!(matches!(answer, Ok(ControlAnswer::Done)), "{answer:?}");
     until("it votes", || role(true)).await;
+    for running in all {
+        running.stop().await;
+    }
+}
+
+/// Who votes and who only learns, as the leader has it.
+fn members(all: &[Running]) -> Option<(Vec<String>, Vec<String>)> {
+    let members = all[leader(all)?].core.members().members;
+    let (mut vote, mut learn): (Vec<_>, Vec<_>) = members.into_iter().partition(|member| member.votes);
+    [&mut vote, &mut learn].into_iter().for_each(|some| some.sort_by(|a, b| a.server.cmp(&b.server)));
+    let names = |some: Vec<MemberReport>| some.into_iter().map(|member| member.server).collect();
+    Some((names(vote), names(learn)))
+}
+
+#[tokio::test]
+async fn servers_come_go_and_come_back_with_the_plan_while_control_runs() {
+    const BLOCK: u8 = 105;
+    let mut stage = Stage::new(BLOCK, 5);
+    let names = |numbers: std::ops::RangeInclusive<usize>| numbers.map(name).collect::<Vec<_>>();
+    stage.plan = plan(BLOCK, 3);
+    let mut all = stage.start_all().await;
+    until("there is a leader", || leader(&all)).await;
+    stage.plan = plan(BLOCK, 4);
+    all.push(stage.start(4).await);
+    let follow = |all: &[Running], plan: &plan::Plan| {
+        all.iter().for_each(|running| running.core.peers.follow(plan));
+    };
+    let are = async |all: &[Running], vote: Vec<String>, learn: Vec<String>| {
+        let wanted = (vote, learn);
+        until("the members are those of the plan", || (members(all)? == wanted).then_some(())).await;
+    };
+    // The others do not know the fourth yet.
+    let meet = ControlAsk::Meet { server: name(4), node: 4 };
+    let because = all[0].core.answer(meet).await.unwrap_err();
+    assert_eq!(because, "the plan has no control-4");
+    follow(&all[..3], &plan(BLOCK, 4));
+    are(&all, names(1..=3), names(4..=4)).await;
+    assert_eq!(stage.client(4).propose("a", ABSENT, json!(1), DEADLINE).await, Ok(1));
+
+    // It is let go, and taken in again, as the one that it was.
+    let node = all[3].core.node;
+    follow(&all[..3], &plan(BLOCK, 3));
+    are(&all, names(1..=3), vec![]).await;
+    until("it notices", || (!all[3].core.is_in_contact()).then_some(())).await;
+    follow(&all[..3], &plan(BLOCK, 4));
+    are(&all, names(1..=3), names(4..=4)).await;
+    assert!(all[leader(&all).unwrap()].core.members().members.iter().any(|member| member.node == node));
+    assert_eq!(stage.client(4).propose("a", 1, json!(2), DEADLINE).await, Ok(2));
+
+    // With a fifth two more vote, and when the plan wants fewer again, those lose their votes and go on learning.
+    stage.plan = plan(BLOCK, 5);
+    follow(&all, &stage.plan);
+    all.push(stage.start(5).await);
+    are(&all, names(1..=5), vec![]).await;
+    let mut fewer = stage.plan.clone();
+    fewer.control.as_mut().unwrap().voters.truncate(3);
+    follow(&all, &fewer);
+    are(&all, names(1..=3), names(4..=5)).await;
+    assert_eq!(stage.client(5).propose("a", 2, json!(3), DEADLINE).await, Ok(3));
     for running in all {
         running.stop().await;
     }

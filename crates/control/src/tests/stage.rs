@@ -79,9 +79,8 @@ impl Stage {
         let identity = self.identity(&self.machine(number));
         std::fs::create_dir_all(self.data(number)).unwrap();
         let peers = Arc::new(Peers::new(identity.clone(), &self.plan));
-        let voters = &self.plan.control.as_ref().unwrap().voters;
         let timing = Timing::for_lease(plan::Lease::of(crate::LEASE_DEFAULT));
-        let core = Core::open(&self.data(number), &name(number), voters, peers, timing).await.unwrap();
+        let core = Core::open(&self.data(number), &name(number), peers, timing).await.unwrap();
         let core = Arc::new(core);
         let listener = tokio::net::TcpListener::bind(self.address(number)).await.unwrap();
         let door = Door { listener, identity, site: self.plan.site.clone() };
@@ -108,7 +107,7 @@ impl Drop for Stage {
     }
 }
 
-fn plan(block: u8, machines: usize) -> Plan {
+pub fn plan(block: u8, machines: usize) -> Plan {
     let names = ["alpha", "beta", "gamma", "delta", "epsilon"];
     let lines = names[..machines].iter().enumerate();
     let machines: String = lines.map(|(i, name)| format!("{name} = \"10.0.0.{}\"\n", i + 1)).collect();

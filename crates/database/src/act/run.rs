@@ -124,6 +124,11 @@ pub(super) fn change(manager: &mut Manager, change: impl FnOnce(&mut Wanted)) ->
     Ok(())
 }
 
+/// Has postgres read what the plan says now.
+pub(crate) fn read_again(manager: &mut Manager) -> Result<(), ActError> {
+    change(manager, |_| {})
+}
+
 /// All that postgres reads when it starts or is told to read again. Every start writes it anew, so that nobody waits
 /// for the disk here, in the middle of an election.
 fn write_settings(manager: &Manager, wanted: &Wanted) -> Result<(), ActError> {

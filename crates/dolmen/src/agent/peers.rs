@@ -12,6 +12,7 @@ use link::api::{Answer, ApiError, Ask, Identity, call};
 use link::report::{MachineReport, MachineState, ServerReport, State};
 use plan::{Machine, Plan};
 use tokio::sync::Notify;
+use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::machines::agreed;
@@ -25,8 +26,11 @@ const RETRY: Duration = Duration::from_millis(250);
 /// The last word of each other machine.
 #[derive(Debug)]
 pub struct Peers {
-    plan: Arc<Plan>,
+    plan: Mutex<Arc<Plan>>,
     me: String,
+    identity: Identity,
+    /// Those that are watched, and the task that does it.
+    watched: Mutex<BTreeMap<String, AbortHandle>>,
     reports: Mutex<BTreeMap<String, MachineReport>>,
     /// The machines that have joined, where they do and as soon as it was heard.
     joined: Mutex<Option<BTreeSet<String>>>,
@@ -37,41 +41,72 @@ impl Peers {
     /// Begins to watch all machines of the plan but `me`. Must be called on a `LocalSet`.
     pub fn watch(plan: &Arc<Plan>, me: &str, identity: &Identity) -> Arc<Self> {
         let peers = Arc::new(Self {
-            plan: Arc::clone(plan),
+            plan: Mutex::new(Arc::clone(plan)),
             me: me.to_owned(),
+            identity: identity.clone(),
+            watched: Mutex::default(),
             reports: Mutex::default(),
             joined: Mutex::default(),
             changed: Notify::new(),
         });
-        for machine in plan.machines.iter().filter(|machine| machine.name != me) {
-            peers.put(peers.absent(machine, "its agent was not reached yet"));
-            let (peers, machine, identity) = (Arc::clone(&peers), machine.clone(), identity.clone());
-            tokio::task::spawn_local(async move { peers.follow(&machine, &identity).await });
-        }
+        peers.follow_plan(plan);
         peers
+    }
+
+    /// Watches the machines of this plan from now on. Must be called on the same `LocalSet`.
+    pub fn follow_plan(self: &Arc<Self>, plan: &Arc<Plan>) {
+        *self.plan.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(plan);
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        watched.retain(|name, task| {
+            let stays = plan.machine(name).is_some();
+            if !stays {
+                task.abort();
+                self.lock().remove(name);
+            }
+            stays
+        });
+        for machine in plan.machines.iter().filter(|machine| machine.name != self.me) {
+            watched.entry(machine.name.clone()).or_insert_with(|| {
+                let because = self.not_joined(&machine.name);
+                let because = because.unwrap_or_else(|| "its agent was not reached yet".to_owned());
+                self.put(self.absent(machine, &because));
+                let (peers, machine) = (Arc::clone(self), machine.clone());
+                tokio::task::spawn_local(async move { peers.follow(&machine).await }).abort_handle()
+            });
+        }
     }
 
     /// Whoever has not joined needs something else than a look at its agent.
     pub fn have_joined(&self, machines: impl IntoIterator<Item = String>) {
         let joined = machines.into_iter().collect();
         *self.joined.lock().unwrap_or_else(PoisonError::into_inner) = Some(joined);
-        for machine in self.plan.machines.iter().filter(|machine| machine.name != self.me) {
+        for machine in self.plan().machines.iter().filter(|machine| machine.name != self.me) {
             if self.get(&machine.name).is_some_and(|report| report.state == MachineState::Down)
                 && let Some(because) = self.not_joined(&machine.name)
             {
                 self.put(self.absent(machine, &because));
             }
         }
+        self.changed.notify_one();
     }
 
     fn not_joined(&self, machine: &str) -> Option<String> {
         let joined = self.joined.lock().unwrap_or_else(PoisonError::into_inner);
         joined.as_ref().filter(|joined| !joined.contains(machine))?;
-        let keeper = self.plan.machines.iter().find(|other| agreed::is_keeper(&self.plan, &other.name));
+        let plan = self.plan();
+        let keeper = plan.machines.iter().find(|other| agreed::is_keeper(&plan, &other.name));
         let keeper = keeper.map_or("a machine that votes", |keeper| &keeper.name);
-        Some(format!(
-            "has not joined yet: `dolmen token {machine}` on {keeper}, then `dolmen join TOKEN` on {machine}"
-        ))
+        Some(format!("has not joined yet: {}", how_to_join(machine, keeper)))
+    }
+
+    /// What is to be done about machines that have joined and are in the plan no more.
+    pub fn left_over(&self) -> Vec<String> {
+        let (plan, joined) = (self.plan(), self.joined.lock().unwrap_or_else(PoisonError::into_inner));
+        let gone = joined.iter().flatten().filter(|machine| plan.machine(machine).is_none());
+        gone.map(|machine| {
+            format!("{machine} is in the site file no more, but its key is good: `dolmen leave {machine}` revokes it")
+        })
+        .collect()
     }
 
     pub fn get(&self, machine: &str) -> Option<MachineReport> {
@@ -83,10 +118,10 @@ impl Peers {
         self.changed.notified().await;
     }
 
-    async fn follow(&self, machine: &Machine, identity: &Identity) {
+    async fn follow(&self, machine: &Machine) {
         let mut told = String::new();
         loop {
-            let Err(error) = self.listen(machine, identity).await;
+            let Err(error) = self.listen(machine).await;
             let because = self.not_joined(&machine.name);
             let because = because.unwrap_or_else(|| format!("its agent does not answer: {error}"));
             if because != told {
@@ -99,12 +134,9 @@ impl Peers {
     }
 
     /// Takes reports until the connection ends, which is always an error.
-    async fn listen(
-        &self,
-        machine: &Machine,
-        identity: &Identity,
-    ) -> Result<std::convert::Infallible, ApiError> {
-        let mut conversation = call(identity, &self.plan.site, &machine.name, machine.agent).await?;
+    async fn listen(&self, machine: &Machine) -> Result<std::convert::Infallible, ApiError> {
+        let site = self.plan().site.clone();
+        let mut conversation = call(&self.identity, &site, &machine.name, machine.agent).await?;
         let note = conversation.ahead_s().and_then(|ahead_s| clock_note(&machine.name, ahead_s, &self.me));
         note.iter().for_each(|note| tracing::warn!("{note}"));
         conversation.ask(&Ask::Watch).await?;
@@ -126,12 +158,21 @@ impl Peers {
 
     /// All of a machine's servers, none of which anything is known of.
     fn absent(&self, machine: &Machine, because: &str) -> MachineReport {
-        unreachable(&self.plan, machine, because)
+        unreachable(&self.plan(), machine, because)
+    }
+
+    fn plan(&self) -> Arc<Plan> {
+        Arc::clone(&self.plan.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, MachineReport>> {
         self.reports.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What lets a machine of the plan join.
+pub fn how_to_join(machine: &str, keeper: &str) -> String {
+    format!("`dolmen token {machine}` on {keeper}, then `dolmen join TOKEN` on {machine}")
 }
 
 /// What is said of a machine that cannot be asked.

@@ -8,11 +8,16 @@ use std::time::{Duration, Instant};
 
 use link::api::Answer;
 
-use super::Agent;
+use super::life::Event;
+use super::servant::Servant;
+use super::{Agent, spawn};
 use crate::site::InForce;
 
 /// How often the agent looks by itself whether something else is in force.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// How long a server that the plan has no more may take to finish what it has begun.
+const GOING_MS: u64 = 30_000;
 
 /// When `plan.json` was looked at, and what it was then.
 #[derive(Debug, Default)]
@@ -53,7 +58,7 @@ impl Agent {
     pub(super) fn catch_up(&mut self) -> Result<u64, String> {
         let new = self.around.read_in_force().map_err(|error| error.to_string())?;
         if new.plan.generation > self.plan.generation {
-            let obstacles = plan::obstacles(&self.plan, &new.plan);
+            let obstacles = plan::obstacles_on(&self.machine.name, &self.plan, &new.plan);
             if !obstacles.is_empty() {
                 return Err(format!("cannot follow the plan while servers run: {}", obstacles.join("; ")));
             }
@@ -66,11 +71,52 @@ impl Agent {
         tracing::info!("going by generation {}", new.plan.generation);
         self.plan = Arc::new(new.plan.clone());
         self.plans.send_replace(Arc::clone(&self.plan));
+        self.peers.follow_plan(&self.plan);
         self.around.in_force = new;
+        self.take_servers();
         for name in &self.order {
             if let Some(servant) = self.servants.get_mut(name) {
                 servant.follow_plan(&self.around);
             }
+        }
+    }
+
+    /// Of a machine that was taken out and comes back in one step, servers may have other names by now.
+    fn take_servers(&mut self) {
+        let now_ms = self.now_ms();
+        let order: Vec<String> = self.plan.on(&self.machine.name).map(|server| server.name.clone()).collect();
+        let before = std::mem::replace(&mut self.order, order);
+        for server in self.plan.on(&self.machine.name).filter(|server| !before.contains(&server.name)) {
+            let new = || Servant::new(server.clone(), false);
+            let servant = self.servants.entry(server.name.clone()).or_insert_with(new);
+            servant.step(now_ms, Event::Start, &mut self.around, &mut self.record);
+        }
+        for name in before.iter().filter(|name| !self.order.contains(name)) {
+            let Some(servant) = self.servants.get_mut(name) else { continue };
+            tracing::info!("{name} is in the plan no more");
+            servant.step(now_ms, Event::Stop { within_ms: GOING_MS }, &mut self.around, &mut self.record);
+        }
+    }
+
+    /// Forgets the servers that are in the plan no more, once they have ended.
+    pub(super) fn let_go(&mut self) {
+        self.servants.retain(|name, servant| self.order.contains(name) || !servant.is_over());
+    }
+
+    /// Ends what an earlier agent has left of servers that are in the plan no more. They are in nobody's choice by now.
+    pub(super) fn end_strays(&mut self) {
+        let strays =
+            self.record.content().servers.iter().filter(|(name, _)| !self.servants.contains_key(*name));
+        let strays: Vec<_> = strays.map(|(name, entry)| (name.clone(), entry.clone())).collect();
+        for (name, entry) in strays {
+            for process in entry.processes().filter(|process| process.is_alive()) {
+                match spawn::watch(process.pid) {
+                    Ok(handle) => spawn::kill(&handle),
+                    Err(error) => tracing::info!("{name} has just ended: {error}"),
+                }
+            }
+            tracing::warn!("{name} is in the plan no more, and was ended");
+            self.record.change(|content| drop(content.servers.remove(&name)));
         }
     }
 }

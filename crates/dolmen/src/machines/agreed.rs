@@ -126,6 +126,11 @@ impl Agreement {
         Self { client, identity, site: plan.site.clone() }
     }
 
+    /// Asks the control servers of this plan from now on; so do all clones.
+    pub fn follow(&self, plan: &Plan) {
+        self.client.follow(plan);
+    }
+
     /// A record as it is now, and its version; [`ABSENT`] when there is none.
     pub async fn read<T: DeserializeOwned>(&self, key: &str) -> Result<(u64, Option<T>), AgreedError> {
         match self.client.read(key, WITHIN).await? {

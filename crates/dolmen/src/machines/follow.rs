@@ -215,6 +215,9 @@ impl Follower {
     async fn follow(&self, value: serde_json::Value, agent: &mpsc::Sender<Happening>) -> Result<(), String> {
         let agreed: Agreed = self.agreement.believe(PLAN, value).map_err(|error| error.to_string())?;
         let generation = agreed.plan.generation;
+        if agreed.plan.machine(&self.machine).is_none() {
+            return Err(taken_out(&self.machine, &agreed.plan));
+        }
         if let Ok(plan) = self.state.plan()
             && plan.generation >= generation
         {
@@ -226,10 +229,11 @@ impl Follower {
         if agent.send(order).await.is_err() {
             return Ok(());
         }
-        match answer.await {
-            Ok(Answer::Refused { because }) => Err(because),
-            _ => Ok(()),
+        if let Ok(Answer::Refused { because }) = answer.await {
+            return Err(because);
         }
+        self.agreement.follow(&agreed.plan);
+        Ok(())
     }
 
     /// The plan in force here is not, or no longer, the one that was agreed on: either what the watch brought is old,
@@ -298,6 +302,15 @@ impl Follower {
         }
         Err(if because.is_empty() { "no other machine has them".into() } else { because.join("; ") })
     }
+}
+
+/// What it serves is in nobody's choice any more but in that of its own servers and of those who have its address.
+fn taken_out(machine: &str, plan: &Plan) -> String {
+    format!(
+        "{machine} was taken out of the site with generation {}, which it does not go by; its servers go on until \
+         they are stopped: `systemctl disable --now dolmen@{}`",
+        plan.generation, plan.site
+    )
 }
 
 fn forgotten(here: u64, agreed: u64) -> String {

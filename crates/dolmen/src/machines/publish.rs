@@ -5,7 +5,7 @@
 //! need for the plan in force, which stays good. A change is announced before anything is sealed for it, so that in the
 //! end what is sealed is that of the change that went through, whenever which of two commands was interrupted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use link::Secrets;
 use link::api::{Authority, Fingerprint, Identity, Sealed};
@@ -89,6 +89,11 @@ impl Publisher {
             }
         }
         Ok(())
+    }
+
+    /// The names of the machines of this plan that have joined, and have not left.
+    pub async fn joined(&self, new: &InForce) -> Result<BTreeSet<String>, Failure> {
+        Ok(self.members(new).await?.into_keys().collect())
     }
 
     /// The machines of the plan that have joined, and have not left.

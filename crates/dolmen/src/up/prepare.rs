@@ -47,7 +47,11 @@ pub fn prepare(home: &Home, block: Option<u8>) -> Result<Prepared, Failure> {
     let block = state.about().block;
     let block_lock = lock_block(block)?;
     let old = state.in_force().ok();
-    let plan = following(mean(home, &site, Place::Up { block }, 1)?, old.as_ref().map(|old| &old.plan));
+    let place = Place::Up { block };
+    let plan = match &old {
+        Some(old) => mean_after(home, &site, place, &old.plan)?,
+        None => mean(home, &site, place, 1)?,
+    };
     needs(&plan)?;
     let (new, secrets) = make(&state, plan, old.as_ref(), false)?;
     let surviving = surviving(&state, &new.plan);
@@ -64,13 +68,6 @@ pub fn prepare(home: &Home, block: Option<u8>) -> Result<Prepared, Failure> {
     }
     let locks = [lock.into(), block_lock.into()];
     Ok(Prepared { state, plan: Arc::new(plan), locks })
-}
-
-/// The plan as one that comes after `old`: it goes on with the orders that are in no site file.
-pub fn following(new: Plan, old: Option<&Plan>) -> Plan {
-    let Some(old) = old else { return new };
-    let drained = old.drained.iter().filter(|name| plan::is_drainable(&new, name)).cloned().collect();
-    Plan { drained, generation: old.generation, ..new }
 }
 
 /// All that is to be in force with this plan, made if need be, and of the next generation if it is something new.
@@ -97,10 +94,18 @@ pub fn read(home: &Home) -> Result<Site, Failure> {
 
 /// What it means here, or all its mistakes.
 pub fn mean(home: &Home, site: &Site, place: Place, generation: u64) -> Result<Plan, Failure> {
-    let name = home.name();
-    let files = Disk { folder: home.folder.clone() };
+    let (name, files) = (home.name(), Disk { folder: home.folder.clone() });
     let ground = Ground { place, generation, folder: &name, files: &files };
     site.plan(&ground).map_err(|mistakes| drawn(home, site.text(), &mistakes))
+}
+
+/// The same as what comes after `old`, whose servers keep their names and whose orders stay in force.
+pub fn mean_after(home: &Home, site: &Site, place: Place, old: &Plan) -> Result<Plan, Failure> {
+    let (name, files) = (home.name(), Disk { folder: home.folder.clone() });
+    let ground = Ground { place, generation: old.generation, folder: &name, files: &files };
+    let new = site.plan_after(&ground, old).map_err(|mistakes| drawn(home, site.text(), &mistakes))?;
+    let drained = old.drained.iter().filter(|name| plan::is_drainable(&new, name)).cloned().collect();
+    Ok(Plan { drained, ..new })
 }
 
 fn drawn(home: &Home, text: &str, mistakes: &plan::Mistakes) -> Failure {

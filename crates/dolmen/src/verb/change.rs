@@ -12,7 +12,7 @@ use std::time::Duration;
 use link::Secrets;
 use link::api::{Answer, ApiError, Ask};
 use link::report::{MachineReport, ServerReport};
-use plan::Machine;
+use plan::{Machine, Plan};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -77,14 +77,18 @@ impl Change {
             _ => {}
         }
         let generation = new.plan.generation;
+        let joined = self.publisher().map(|publisher| wait(publisher.joined(new))).transpose()?;
         let site = Arc::new(self.site);
         let fine = wait(async {
             let mut machines = JoinSet::new();
-            for machine in site.plan.machines.clone() {
-                machines.spawn(follow(Arc::clone(&site), machine, generation));
+            for machine in new.plan.machines.clone() {
+                if joined.as_ref().is_none_or(|joined| joined.contains(&machine.name)) {
+                    machines.spawn(follow(Arc::clone(&site), machine, generation));
+                }
             }
             Ok(machines.join_all().await.into_iter().all(|fine| fine))
         })?;
+        joined.iter().for_each(|joined| say_who_comes_and_goes(&site.plan, &new.plan, joined));
         if fine {
             out::line(&format!("{} is at generation {generation}", site.plan.site));
             return Ok(ExitCode::SUCCESS);
@@ -92,6 +96,23 @@ impl Change {
         Err(Failure::failed(format!(
             "generation {generation} is in force, but not everything could follow it\nhint: `dolmen status`"
         )))
+    }
+}
+
+/// Machines come and go by commands of their own.
+fn say_who_comes_and_goes(old: &Plan, new: &Plan, joined: &BTreeSet<String>) {
+    for machine in new.machines.iter().filter(|machine| !joined.contains(&machine.name)) {
+        let name = &machine.name;
+        out::line(&format!(
+            "  {name} has not joined yet: `dolmen token {name}` here, then `dolmen join TOKEN` on {name}"
+        ));
+    }
+    for machine in old.machines.iter().filter(|machine| new.machine(&machine.name).is_none()) {
+        let name = &machine.name;
+        out::line(&format!(
+            "  {name} is out: nobody sends to it any more; what runs there goes on until it is switched off\n  \
+             `dolmen leave {name}` revokes its key"
+        ));
     }
 }
 

@@ -1,6 +1,7 @@
 //! `dolmen control`: who keeps the machines agreed, `replace` for a voter that died for good, and `recover` for when
 //! most of them did, after which the voters that are left `forget`.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -207,6 +208,18 @@ async fn knows_most(site: &Site) -> Result<String, Failure> {
     let none =
         || Failure::failed("no control server that answers has any state: there is nothing to recover from");
     most.map(|report| report.server).ok_or_else(none)
+}
+
+/// The control servers that vote, or may while a change of the members is under way, as the leader has it.
+pub(super) async fn voters(site: &Site) -> Result<BTreeSet<String>, Failure> {
+    let reports = reports(site).await;
+    let leader = reports.iter().find(|report| report.leader.as_ref() == Some(&report.server));
+    let none =
+        || Failure::failed("control has no leader now, and nothing was changed\nhint: `dolmen control`");
+    let report = leader.ok_or_else(none)?;
+    let voters = report.voters.iter().flatten();
+    let name = |node: &u64| Some(report.members.iter().find(|member| member.node == *node)?.server.clone());
+    Ok(voters.filter_map(name).collect())
 }
 
 pub(super) async fn reports(site: &Site) -> Vec<MembersReport> {

@@ -45,10 +45,14 @@ impl Leave {
         let kept = agreed::is_keeper(&site.plan, machine);
         wait(leave(&site, machine))?;
         out::line(&format!("{machine} has left {}: no machine listens to it any more", site.plan.site));
+        let danger = "it kept the authority's key and all secrets: if somebody else may have its disk, begin the site anew";
+        if site.plan.machine(machine).is_none() {
+            out::line(&format!("  if it ever voted, {danger}"));
+            out::line("  what runs on it goes on until it is switched off");
+            return Ok(ExitCode::SUCCESS);
+        }
         if kept {
-            out::line(
-                "  it kept the authority's key and all secrets: if somebody else may have its disk, begin the site anew",
-            );
+            out::line(&format!("  {danger}"));
         }
         out::line("  it is still in the site file; what runs on it goes on until it is switched off");
         out::line(&format!("  `dolmen token {machine}` lets another computer take its place"));

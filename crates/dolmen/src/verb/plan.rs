@@ -27,13 +27,17 @@ impl PlanVerb {
         let block = state.map_or(1, |state| state.about().block);
         let machines = self.machines || old.as_ref().is_some_and(|old| old.place == Place::Machines);
         let place = if machines { Place::Machines } else { Place::Up { block } };
-        let new = prepare::mean(home, &site, place, old.as_ref().map_or(1, |old| old.generation))?;
+        let old = old.filter(|old| old.place == place);
+        let new = match &old {
+            Some(old) => prepare::mean_after(home, &site, place, old)?,
+            None => prepare::mean(home, &site, place, 1)?,
+        };
         if self.json {
             out::line(&serde_json::to_string_pretty(&new).map_err(Failure::failed)?);
             return Ok(ExitCode::SUCCESS);
         }
         out::line(plan::describe(&new).trim_end());
-        if old.as_ref().map_or(!machines, |old| old.place == place) {
+        if old.is_some() || !machines {
             out::line("");
             for sentence in plan::difference(old.as_ref(), &new) {
                 out::line(&sentence);

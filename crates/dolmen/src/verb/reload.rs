@@ -2,8 +2,9 @@
 
 use std::process::ExitCode;
 
-use plan::Place;
+use plan::{Machine, Place, Plan, Role};
 
+use super::Site;
 use super::change::Change;
 use crate::failure::Failure;
 use crate::out;
@@ -32,15 +33,9 @@ impl Reload {
             Place::Up { .. } => Place::Up { block: state.about().block },
             Place::Machines => Place::Machines,
         };
-        let plan = prepare::following(prepare::mean(home, &written, place, 1)?, Some(&old.plan));
-        let obstacles = plan::obstacles(&old.plan, &plan);
-        if !obstacles.is_empty() {
-            return Err(Failure::failed(format!(
-                "this cannot be changed while the site runs, and nothing was changed:\n  {}\n\
-                 hint: `dolmen stop`, then `dolmen up`",
-                obstacles.join("\n  ")
-            )));
-        }
+        let plan = prepare::mean_after(home, &written, place, &old.plan)?;
+        may_follow(&old.plan, &plan)?;
+        super::wait(may_go(&change.site, &plan))?;
         let differences = plan::difference(Some(&old.plan), &plan);
         let (new, secrets) = prepare::make(state, plan, Some(old), true)?;
         differences.iter().for_each(|sentence| out::line(sentence));
@@ -64,4 +59,55 @@ impl Reload {
         }
         carried
     }
+}
+
+fn may_follow(old: &Plan, new: &Plan) -> Result<(), Failure> {
+    let obstacles = plan::obstacles(old, new);
+    if obstacles.is_empty() {
+        return Ok(());
+    }
+    let hint = match old.place {
+        Place::Up { .. } => "`dolmen stop`, then `dolmen up`",
+        Place::Machines => {
+            "servers come with a new machine and go with one that is taken out: write `on` where a part runs, so that \
+             it stays where it is on the others; database servers stay where they are"
+        }
+    };
+    Err(Failure::failed(format!(
+        "this cannot be changed while the site runs, and nothing was changed:\n  {}\nhint: {hint}",
+        obstacles.join("\n  ")
+    )))
+}
+
+/// Whether the machines that the new plan has no more may be taken out: not the one that this is, and none that is
+/// needed for a majority.
+async fn may_go(site: &Site, new: &Plan) -> Result<(), Failure> {
+    let gone: Vec<&Machine> =
+        site.plan.machines.iter().filter(|machine| new.machine(&machine.name).is_none()).collect();
+    if gone.is_empty() {
+        return Ok(());
+    }
+    if let Some(here) = site.here().filter(|here| gone.contains(here)) {
+        return Err(Failure::mistake(format!(
+            "{} cannot take itself out of the site; nothing was changed\nhint: `dolmen reload` on another machine does it",
+            here.name
+        )));
+    }
+    let voters = super::control::voters(site).await?;
+    let still = site.plan.role(Role::Control).filter(|server| {
+        voters.contains(&server.name) && gone.iter().any(|machine| machine.name == server.machine)
+    });
+    let Some(server) = still.into_iter().next() else { return Ok(()) };
+    let (name, machine) = (&server.name, &server.machine);
+    let other = new.role(Role::Control).find(|other| !voters.contains(&other.name));
+    let hint = match other {
+        Some(other) if site.plan.server(&other.name).is_some() => {
+            format!("`dolmen control replace {name} {}` gives its vote to {}", other.name, other.machine)
+        }
+        _ => "let another machine join first, or name fewer machines in `[control] on` and `dolmen reload`"
+            .into(),
+    };
+    Err(Failure::failed(format!(
+        "{name} on {machine} votes, so that {machine} cannot be taken out; nothing was changed\nhint: {hint}"
+    )))
 }

@@ -4,7 +4,8 @@
 //! which it is made once. So the death of one control server, the leader's too, costs a caller time but no
 //! certainty. What stays unknown at the end of the caller's patience is said to be unknown.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use plan::{Plan, Role};
@@ -28,7 +29,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// How long a control server that did not answer is asked last.
 const AVOID: Duration = Duration::from_secs(2);
 
-/// Open connections that wait for the next ask; more are closed.
+/// Open connections to each that wait for the next ask; more are closed.
 const IDLE: usize = 4;
 
 /// Clones share connections. Use it on the runtime that it was first used on.
@@ -41,35 +42,47 @@ pub struct Client {
 struct Shared {
     identity: Identity,
     site: String,
-    peers: Vec<Peer>,
-    state: Mutex<State>,
+    /// Where this is.
+    machine: String,
+    peers: Mutex<Vec<Arc<Peer>>>,
 }
 
 /// A control server.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Peer {
     machine: String,
-    address: std::net::SocketAddr,
+    address: SocketAddr,
+    state: Mutex<PeerState>,
 }
 
-#[derive(Debug)]
-struct State {
-    idle: Vec<(usize, Conversation)>,
-    /// Until when each peer is asked last.
-    avoid: Vec<Option<Instant>>,
+#[derive(Debug, Default)]
+struct PeerState {
+    idle: Vec<Conversation>,
+    /// Until when it is asked last.
+    avoid: Option<Instant>,
 }
 
 impl Client {
     /// For a process on `machine`. Without control servers in the plan every ask is [`ControlError::Unavailable`].
     pub fn new(identity: Identity, plan: &Plan, machine: &str) -> Self {
+        let (site, machine) = (plan.site.clone(), machine.to_owned());
+        let client = Self { shared: Arc::new(Shared { identity, site, machine, peers: Mutex::default() }) };
+        client.follow(plan);
+        client
+    }
+
+    /// Asks the control servers of this plan from now on.
+    pub fn follow(&self, plan: &Plan) {
+        let mut peers = self.shared.peers();
         let peer = |server: &plan::Server| {
-            Some(Peer { machine: server.machine.clone(), address: server.listens(LISTEN)? })
+            let (machine, address) = (&server.machine, server.listens(LISTEN)?);
+            let known = peers.iter().find(|peer| peer.machine == *machine && peer.address == address);
+            let new = || Arc::new(Peer { machine: machine.clone(), address, state: Mutex::default() });
+            Some(known.cloned().unwrap_or_else(new))
         };
-        let mut peers: Vec<Peer> = plan.role(Role::Control).filter_map(peer).collect();
-        peers.sort_by_key(|peer| peer.machine != machine);
-        let state = State { idle: Vec::new(), avoid: vec![None; peers.len()] };
-        let shared = Shared { identity, site: plan.site.clone(), peers, state: Mutex::new(state) };
-        Self { shared: Arc::new(shared) }
+        let mut now: Vec<_> = plan.role(Role::Control).filter_map(peer).collect();
+        now.sort_by_key(|peer| peer.machine != self.shared.machine);
+        *peers = now;
     }
 }
 
@@ -155,10 +168,10 @@ impl Shared {
     async fn follow(&self, key: &str, seen: &watch::Sender<Option<Seen>>) {
         let mut told = String::new();
         loop {
-            for index in self.order() {
-                let Err(error) = self.listen(index, key, seen).await;
-                self.failed(index);
-                let because = format!("control on {} is not watched: {error}", self.peers[index].machine);
+            for peer in self.order() {
+                let Err(error) = self.listen(&peer, key, seen).await;
+                peer.failed();
+                let because = format!("control on {} is not watched: {error}", peer.machine);
                 if because != told {
                     tracing::debug!("{because}");
                     told = because;
@@ -170,16 +183,16 @@ impl Shared {
 
     async fn listen(
         &self,
-        index: usize,
+        peer: &Peer,
         key: &str,
         seen: &watch::Sender<Option<Seen>>,
     ) -> Result<std::convert::Infallible, ApiError> {
-        let address = self.peers[index].address;
-        let mut conversation = self.call(index, Instant::now() + SILENCE).await?;
+        let slow = |_| ApiError::Slow(peer.address);
+        let mut conversation = self.call(peer, Instant::now() + SILENCE).await?;
         conversation.ask(&Ask::Control(ControlAsk::Watch { key: key.to_owned() })).await?;
         loop {
             let answer = timeout_at(Instant::now() + SILENCE, conversation.answer()).await;
-            match answer.map_err(|_| ApiError::Slow(address))?? {
+            match answer.map_err(slow)?? {
                 Answer::Control(ControlAnswer::Record(Some(record))) => take_in(seen, record),
                 Answer::Control(ControlAnswer::Record(None) | ControlAnswer::Alive) => {}
                 Answer::Control(ControlAnswer::Unavailable { because, .. }) => {
@@ -190,40 +203,41 @@ impl Shared {
         }
     }
 
-    async fn call(&self, index: usize, until: Instant) -> Result<Conversation, ApiError> {
-        let Peer { machine, address } = &self.peers[index];
-        let conversation = timeout_at(until, call(&self.identity, &self.site, machine, *address)).await;
-        conversation.unwrap_or(Err(ApiError::Slow(*address)))
+    async fn call(&self, peer: &Peer, until: Instant) -> Result<Conversation, ApiError> {
+        let called = call(&self.identity, &self.site, &peer.machine, peer.address);
+        timeout_at(until, called).await.unwrap_or(Err(ApiError::Slow(peer.address)))
     }
 
     /// The peers in the order in which they are asked: those that did not answer lately come last.
-    fn order(&self) -> Vec<usize> {
-        let (state, now) = (self.lock(), Instant::now());
-        let mut order: Vec<usize> = (0..self.peers.len()).collect();
-        order.sort_by_key(|index| state.avoid[*index].filter(|until| *until > now));
+    fn order(&self) -> Vec<Arc<Peer>> {
+        let (mut order, now) = (self.peers().clone(), Instant::now());
+        order.sort_by_cached_key(|peer| peer.state().avoid.filter(|until| *until > now));
         order
     }
 
-    fn failed(&self, index: usize) {
-        self.lock().avoid[index] = Some(Instant::now() + AVOID);
+    fn peers(&self) -> MutexGuard<'_, Vec<Arc<Peer>>> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Peer {
+    fn failed(&self) {
+        self.state().avoid = Some(Instant::now() + AVOID);
     }
 
-    fn take_idle(&self, index: usize) -> Option<Conversation> {
-        let mut state = self.lock();
-        let place = state.idle.iter().position(|(of, _)| *of == index)?;
-        Some(state.idle.swap_remove(place).1)
+    fn take_idle(&self) -> Option<Conversation> {
+        self.state().idle.pop()
     }
 
-    fn put_idle(&self, index: usize, conversation: Conversation) {
-        let mut state = self.lock();
-        if state.idle.len() >= IDLE {
-            state.idle.remove(0);
+    fn put_idle(&self, conversation: Conversation) {
+        let mut state = self.state();
+        if state.idle.len() < IDLE {
+            state.idle.push(conversation);
         }
-        state.idle.push((index, conversation));
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, PeerState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -233,7 +247,7 @@ struct Asking<'a> {
     until: Instant,
     patience: Duration,
     /// Who is asked next in this round, the last one first.
-    next: Vec<usize>,
+    next: Vec<Arc<Peer>>,
     rounds: u32,
     /// Whether the change may have been made by an ask that got no answer.
     maybe_made: bool,
@@ -252,12 +266,12 @@ impl<'a> Asking<'a> {
 
     /// The next answer of anybody, or why there was none until the end.
     async fn next(&mut self, ask: ControlAsk) -> Result<ControlAnswer, String> {
-        if self.shared.peers.is_empty() {
+        if self.shared.peers().is_empty() {
             return Err("this site runs no control".into());
         }
         let ask = Ask::Control(ask);
         while Instant::now() < self.until {
-            let Some(index) = self.next.pop() else {
+            let Some(peer) = self.next.pop() else {
                 if self.rounds > 0 {
                     sleep(PAUSE).await;
                 }
@@ -266,15 +280,15 @@ impl<'a> Asking<'a> {
                 self.next.reverse();
                 continue;
             };
-            let kept = self.shared.take_idle(index);
+            let kept = peer.take_idle();
             let was_kept = kept.is_some();
-            match self.put(index, kept, &ask).await {
+            match self.put(&peer, kept, &ask).await {
                 Ok(answer) => return Ok(answer),
                 // It ended while nobody used it, for example because its server was started anew.
-                Err(ApiError::Frame(_)) if was_kept => self.next.push(index),
+                Err(ApiError::Frame(_)) if was_kept => self.next.push(peer),
                 Err(error) => {
-                    self.shared.failed(index);
-                    self.because = format!("{}: {error}", self.shared.peers[index].machine);
+                    peer.failed();
+                    self.because = format!("{}: {error}", peer.machine);
                 }
             }
         }
@@ -285,25 +299,25 @@ impl<'a> Asking<'a> {
     /// is dropped in the middle drops it too.
     async fn put(
         &mut self,
-        index: usize,
+        peer: &Peer,
         kept: Option<Conversation>,
         ask: &Ask,
     ) -> Result<ControlAnswer, ApiError> {
         let until = self.until.min(Instant::now() + self.patience);
         let mut conversation = match kept {
             Some(conversation) => conversation,
-            None => self.shared.call(index, until).await?,
+            None => self.shared.call(peer, until).await?,
         };
         let before = std::mem::replace(&mut self.maybe_made, true);
         let answer = async {
             conversation.ask(ask).await?;
             conversation.answer().await
         };
-        let slow = ApiError::Slow(self.shared.peers[index].address);
+        let slow = ApiError::Slow(peer.address);
         match timeout_at(until, answer).await.unwrap_or(Err(slow))? {
             Answer::Control(answer) => {
                 self.maybe_made = before;
-                self.shared.put_idle(index, conversation);
+                peer.put_idle(conversation);
                 Ok(answer)
             }
             other => Err(unexpected(&other)),

@@ -48,12 +48,7 @@ fn listen(stream: &UnixStream, downward: &Downward, shared: &Shared, keeper: &mu
             Ok((Down::Plan(given), _)) if keeper.adapts => {
                 shared.plans.send_replace(Some(Arc::new(*given)));
             }
-            Ok((Down::Plan(given), _)) => {
-                let given = Arc::new(*given);
-                shared.plans.send_replace(Some(Arc::clone(&given)));
-                shared.renew(&given);
-                shared.passed(given.plan.generation);
-            }
+            Ok((Down::Plan(given), _)) => shared.pass(*given),
             Ok((Down::Retire { within_ms }, _)) => {
                 // Its successor holds them. Held here as well, they would go on taking connections that nobody accepts.
                 keeper.holds.clear();
