@@ -3,6 +3,7 @@
 
 use std::sync::LazyLock;
 
+use link::frame::{self, LIMIT};
 use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
 
@@ -12,10 +13,10 @@ static RUNTIME: LazyLock<Runtime> =
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     RUNTIME.block_on(async {
         let mut rest = bytes;
-        while let Ok(message) = link::frame::read::<Value>(&mut rest).await {
+        while let Ok(message) = frame::read::<Value>(&mut rest, LIMIT).await {
             let mut again = Vec::new();
-            link::frame::write(&mut again, &message).await.expect("memory takes everything");
-            let reread: Value = link::frame::read(&mut again.as_slice()).await.expect("our own frame");
+            frame::write(&mut again, &message).await.expect("memory takes everything");
+            let reread: Value = frame::read(&mut again.as_slice(), LIMIT).await.expect("our own frame");
             assert_eq!(whole(reread), whole(message));
         }
     });

@@ -58,7 +58,9 @@ async fn talk(
 ) -> Result<(), ApiError> {
     let (mut conversation, caller) = door.welcome(stream, peer).await?;
     loop {
-        let ask = timeout(IDLE, conversation.asked()).await.map_err(|_| ApiError::Slow(peer))??;
+        let ask = timeout(IDLE, conversation.asked(link::frame::LIMIT))
+            .await
+            .map_err(|_| ApiError::Slow(peer))??;
         let answer = match ask {
             Ask::Control(ControlAsk::Watch { key }) => return watch(&mut conversation, core, &key).await,
             Ask::Control(ask) if caller != Caller::Operator && is_order(&ask) => {

@@ -28,8 +28,8 @@ const HEAD: usize = 4;
 pub enum FrameError {
     #[error("the other side closed the connection")]
     Closed,
-    #[error("a frame of {0} bytes is over the limit of {LIMIT}")]
-    TooLarge(usize),
+    #[error("a frame of {length} bytes is over the limit of {limit}")]
+    TooLarge { length: usize, limit: usize },
     #[error("a frame cannot be read: {0}")]
     Meaning(#[from] serde_json::Error),
     #[error("an unexpected frame: {0}")]
@@ -49,15 +49,15 @@ fn encode(message: &impl Serialize) -> Result<Vec<u8>, FrameError> {
     serde_json::to_writer(&mut bytes, message)?;
     let length = bytes.len() - HEAD;
     if length > LIMIT {
-        return Err(FrameError::TooLarge(length));
+        return Err(FrameError::TooLarge { length, limit: LIMIT });
     }
     bytes[..HEAD].copy_from_slice(&(length as u32).to_be_bytes());
     Ok(bytes)
 }
 
-fn length(head: [u8; HEAD]) -> Result<usize, FrameError> {
+fn length(head: [u8; HEAD], limit: usize) -> Result<usize, FrameError> {
     let length = u32::from_be_bytes(head) as usize;
-    if length > LIMIT { Err(FrameError::TooLarge(length)) } else { Ok(length) }
+    if length > limit { Err(FrameError::TooLarge { length, limit }) } else { Ok(length) }
 }
 
 /// Writes one frame, with descriptors beside its first byte. Blocks.
@@ -96,7 +96,7 @@ pub fn receive<M: DeserializeOwned>(mut stream: &UnixStream) -> Result<(M, Vec<O
         }
         filled += count;
     }
-    let mut body = vec![0; length(head)?];
+    let mut body = vec![0; length(head, LIMIT)?];
     stream.read_exact(&mut body)?;
     Ok((serde_json::from_slice(&body)?, descriptors))
 }
@@ -131,14 +131,18 @@ pub async fn write(
     Ok(stream.flush().await?)
 }
 
-/// Reads one frame from any asynchronous stream. Not safe to cancel: the stream is then in the middle of one.
-pub async fn read<M: DeserializeOwned>(stream: &mut (impl AsyncRead + Unpin)) -> Result<M, FrameError> {
+/// Reads one frame of at most so many bytes from any asynchronous stream. Not safe to cancel: the stream is then in the
+/// middle of one.
+pub async fn read<M: DeserializeOwned>(
+    stream: &mut (impl AsyncRead + Unpin),
+    limit: usize,
+) -> Result<M, FrameError> {
     let mut head = [0; HEAD];
     if let Err(error) = stream.read_exact(&mut head).await {
         let closed = error.kind() == std::io::ErrorKind::UnexpectedEof;
         return Err(if closed { FrameError::Closed } else { error.into() });
     }
-    let mut body = vec![0; length(head)?];
+    let mut body = vec![0; length(head, limit)?];
     stream.read_exact(&mut body).await?;
     Ok(serde_json::from_slice(&body)?)
 }
@@ -166,7 +170,7 @@ mod tests {
         use std::io::Write;
         let (mut a, b) = UnixStream::pair().unwrap();
         a.write_all(&u32::MAX.to_be_bytes()).unwrap();
-        assert!(matches!(receive::<String>(&b), Err(FrameError::TooLarge(_))));
+        assert!(matches!(receive::<String>(&b), Err(FrameError::TooLarge { .. })));
     }
 
     #[test]

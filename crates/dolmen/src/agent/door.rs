@@ -34,6 +34,9 @@ const GUESTS: usize = 4;
 const HANDSHAKES: usize = 128;
 const HANDSHAKES_OF_ONE: usize = 32;
 
+/// The largest ask in bytes: a machine that joins sends its request for a certificate.
+const ASK: usize = 64 * 1024;
+
 /// An agent that watches hears something at least this often.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
@@ -131,7 +134,7 @@ async fn talk(
     caller: Caller,
     peer: SocketAddr,
 ) -> Result<(), ApiError> {
-    let ask = timeout(HEARTBEAT, conversation.asked()).await.map_err(|_| ApiError::Slow(peer))??;
+    let ask = timeout(HEARTBEAT, conversation.asked(ASK)).await.map_err(|_| ApiError::Slow(peer))??;
     if let Caller::Guest(key) = caller {
         let answer = match ask {
             Ask::Join(join) => sources.join(key, &join).await,

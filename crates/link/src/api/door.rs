@@ -18,6 +18,9 @@ use crate::frame::{self, FrameError};
 /// How long connecting, the handshake and the greeting may take together.
 const OPENING: Duration = Duration::from_secs(3);
 
+/// The largest greeting in bytes: those of a later version may say more.
+const GREETING: usize = 4 * 1024;
+
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
     #[error("no agent answers at {address}: {error}")]
@@ -82,7 +85,7 @@ impl Conversation {
 
     /// The next answer; a refusal is an error.
     pub async fn answer(&mut self) -> Result<Answer, ApiError> {
-        let answer = frame::read(&mut self.stream).await?;
+        let answer = frame::read(&mut self.stream, frame::LIMIT).await?;
         self.still_trusted()?;
         match answer {
             Answer::Refused { because } => Err(ApiError::Refused(because)),
@@ -90,8 +93,9 @@ impl Conversation {
         }
     }
 
-    pub async fn asked(&mut self) -> Result<Ask, FrameError> {
-        let ask = frame::read(&mut self.stream).await?;
+    /// The next ask, of at most so many bytes: those to an agent are short, and many may come at one time.
+    pub async fn asked(&mut self, limit: usize) -> Result<Ask, FrameError> {
+        let ask = frame::read(&mut self.stream, limit).await?;
         self.still_trusted()?;
         Ok(ask)
     }
@@ -112,7 +116,7 @@ impl Conversation {
         let clock_s = Some(now_s());
         frame::write(&mut self.stream, &Greeting { version: VERSION, site: site.to_owned(), clock_s })
             .await?;
-        let theirs: Greeting = frame::read(&mut self.stream).await?;
+        let theirs: Greeting = frame::read(&mut self.stream, GREETING).await?;
         self.ahead_s = theirs.clock_s.map(|theirs| theirs.cast_signed() - now_s().cast_signed());
         if theirs.version.abs_diff(VERSION) > 1 {
             return Err(ApiError::Version { theirs: theirs.version });
@@ -248,7 +252,7 @@ mod tests {
         let task = tokio::spawn(async move {
             let (stream, peer) = door.accept().await.unwrap();
             let (mut conversation, caller) = door.welcome(stream, peer).await?;
-            let _: Ask = conversation.asked().await?;
+            let _: Ask = conversation.asked(frame::LIMIT).await?;
             conversation.say(&Answer::Done).await?;
             Ok(caller)
         });
