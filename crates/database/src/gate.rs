@@ -8,6 +8,8 @@
 
 mod lead;
 
+pub mod trust;
+
 mod targets;
 
 mod follow;
@@ -44,6 +46,7 @@ use plan::Role;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use busy::Busy;
+use follow::Until;
 use keys::Keys;
 use report::Counters;
 use serve::Kind;
@@ -111,6 +114,7 @@ pub(crate) struct Gate {
     /// Our machine's address, which servers see as the source.
     from: IpAddr,
     targets: watch::Receiver<Arc<Targets>>,
+    until: Until,
     busy: Arc<Busy>,
     keys: Arc<Keys>,
     counters: Counters,
@@ -135,6 +139,7 @@ impl Gate {
         Self {
             from,
             targets,
+            until: Until::default(),
             busy: Arc::default(),
             keys: Arc::default(),
             counters: Counters::default(),
@@ -187,7 +192,7 @@ async fn serve_until_stopped(
         }
     }
     drop(alive);
-    let follow = follow::follow(&start.plan, start.line.site(), control, &targets_sender);
+    let follow = follow::follow(&start.plan, start.line.site(), control, &targets_sender, &gate.until);
     tokio::pin!(follow);
     let order = tokio::select! {
         order = start.line.left() => order,

@@ -1,18 +1,20 @@
 //! Keeps the targets as control and the site's reports say.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use link::control::{self, Control, since_boot};
+use link::control::{self, Control, Record, since_boot};
 use link::report::SiteReport;
 use plan::Plan;
 use tokio::sync::watch;
 
 use super::lead::{Seen, lead};
 use super::targets::{self, Targets};
-use crate::group::KEY;
+use super::trust::Trust;
+use crate::group::{Group, KEY};
 
-/// How long control may take over the first question before it is asked again.
+/// How long control may take over a question before it is asked again.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The pause before it is asked again.
@@ -25,39 +27,110 @@ pub(crate) async fn follow(
     mut site: watch::Receiver<Arc<SiteReport>>,
     control: Option<Arc<dyn Control>>,
     sender: &watch::Sender<Arc<Targets>>,
+    until: &Until,
 ) {
     let mut records = control.as_ref().map(|control| control.watch(KEY));
     let mut seen = if control.is_some() { Seen::Nothing } else { Seen::NoControl };
-    let mut version = control::ABSENT;
+    let mut trust = Trust::default();
+    let asked = ask(control.as_deref(), Duration::ZERO);
+    tokio::pin!(asked);
     loop {
+        until.set(seen.until());
         let lead = lead(&seen, since_boot());
         let next = targets::next(plan, &lead, &site.borrow_and_update(), &sender.borrow());
         sender.send_if_modified(|current| adopt(current, next));
         tokio::select! {
             () = changed(&mut site) => {}
-            (first, at) = first(control.as_deref()), if seen == Seen::Nothing => {
-                version = first.as_ref().map_or(control::ABSENT, |record| record.version);
-                seen = first.map_or(Seen::Absent, |record| Seen::of(&record, at));
+            (sent, record) = &mut asked => {
+                seen = answered(seen, &mut trust, sent, record);
+                asked.set(ask(control.as_deref(), seen.ask_every()));
             }
-            newer = newer(records.as_mut(), version), if seen != Seen::Nothing => {
-                version = newer.record.version;
-                seen = Seen::of(&newer.record, newer.at);
+            // What the watch brought before the first answer may be older than what control had acknowledged then.
+            newer = newer(records.as_mut(), trust.version()), if seen != Seen::Nothing => {
+                seen = heard(&mut trust, &newer.record);
             }
             () = run_out(&seen) => {}
         }
     }
 }
 
-/// A record that control server happened to have may be old, so the first one is what a majority has now.
-async fn first(control: Option<&dyn Control>) -> (Option<control::Record>, Duration) {
+/// Until when the answers of the primary may be passed on ([`super::trust`]): what every connection to it looks at.
+#[derive(Debug)]
+pub(crate) struct Until(AtomicU64);
+
+impl Default for Until {
+    fn default() -> Self {
+        Self(AtomicU64::new(Self::FOR_EVER))
+    }
+}
+
+impl Until {
+    /// Where control has no record.
+    const FOR_EVER: u64 = u64::MAX;
+
+    pub(crate) fn set(&self, until: Option<Duration>) {
+        let ns = until.map_or(Self::FOR_EVER, |until| until.as_nanos() as u64);
+        self.0.store(ns, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        let ns = self.0.load(Ordering::Relaxed);
+        ns != Self::FOR_EVER && since_boot().as_nanos() as u64 >= ns
+    }
+}
+
+/// What a majority has, after a pause, and when it was asked.
+async fn ask(control: Option<&dyn Control>, pause: Duration) -> (Duration, Option<Record>) {
     let Some(control) = control else { return std::future::pending().await };
+    tokio::time::sleep(pause).await;
     loop {
-        let at = since_boot();
+        let sent = since_boot();
         match control.read(KEY, PATIENCE).await {
-            Ok(record) => return (record, at),
+            Ok(record) => return (sent, record),
             Err(error) => tracing::debug!("who is the primary? {error}"),
         }
         tokio::time::sleep(ASK_AGAIN).await;
+    }
+}
+
+fn answered(seen: Seen, trust: &mut Trust, sent: Duration, record: Option<Record>) -> Seen {
+    let Some(record) = record else {
+        trust.answered(sent, None);
+        return if seen == Seen::Nothing { Seen::Absent } else { seen };
+    };
+    match group(&record) {
+        Ok(group) if trust.answered(sent, Some((record.version, &group))) => of(group, trust),
+        Ok(_) => again(seen, trust),
+        Err(why) => Seen::Unreadable(why),
+    }
+}
+
+fn heard(trust: &mut Trust, record: &Record) -> Seen {
+    match group(record) {
+        Ok(group) => {
+            trust.heard(record.version, &group);
+            of(group, trust)
+        }
+        Err(why) => {
+            trust.skip(record.version);
+            Seen::Unreadable(why)
+        }
+    }
+}
+
+fn group(record: &Record) -> Result<Box<Group>, String> {
+    serde_json::from_value(record.value.clone()).map(Box::new).map_err(|error| error.to_string())
+}
+
+fn of(group: Box<Group>, trust: &Trust) -> Seen {
+    Seen::Group { until: trust.until(group.lease()), group }
+}
+
+/// The record that is known already, of whose holder an answer may have told more.
+fn again(seen: Seen, trust: &Trust) -> Seen {
+    match seen {
+        Seen::Group { group, .. } => of(group, trust),
+        other => other,
     }
 }
 

@@ -1,14 +1,15 @@
 //! Who takes writes, as control says it: a pure function of the record, its age and the lease.
 //!
-//! A gate trusts the record only as long as it sees the holder renew it. A gate that is cut off from control
-//! may be on the same side as an old primary, which must not get another statement through us once its lease
-//! may be over. The age is counted here, on our own clock, from when a version arrived; no clocks are compared.
+//! A gate trusts the record only as long as it sees the holder renew it ([`super::trust`]). A gate that is cut off from
+//! control may be on the same side as an old primary, which must not get another statement through us once its lease
+//! may be over.
 
 use std::time::Duration;
 
-use link::control::Record;
-
+use crate::failover::lease::LEASE_DEFAULT;
 use crate::group::{Group, Phase};
+
+use super::trust;
 
 /// What this gate has seen of the record.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,28 +20,33 @@ pub(crate) enum Seen {
     Nothing,
     /// Control answered, and there is none: the servers' own reports are all there is to go by.
     Absent,
-    /// This one arrived at this moment since boot.
-    Group { group: Box<Group>, at: Duration },
+    /// This one, and until when since boot it may be gone by; `None` while its holder was not seen to live.
+    Group { group: Box<Group>, until: Option<Duration> },
     /// A record that this version cannot read.
     Unreadable(String),
 }
 
 impl Seen {
-    pub(crate) fn of(record: &Record, at: Duration) -> Self {
-        match serde_json::from_value(record.value.clone()) {
-            Ok(group) => Self::Group { group: Box::new(group), at },
-            Err(error) => Self::Unreadable(error.to_string()),
+    /// Until when the record may be gone by; without one there is no such time.
+    pub(crate) fn until(&self) -> Option<Duration> {
+        match self {
+            Self::Group { until, .. } => Some(until.unwrap_or_default()),
+            Self::NoControl | Self::Nothing | Self::Absent | Self::Unreadable(_) => None,
         }
     }
 
     /// How long from now until the lease has run out, unless it is renewed; `None` when it has, or there is none.
     pub(crate) fn left(&self, now: Duration) -> Option<Duration> {
-        match self {
-            Self::Group { group, at } => {
-                Some((*at + group.lease()).saturating_sub(now)).filter(|left| !left.is_zero())
-            }
-            Self::NoControl | Self::Nothing | Self::Absent | Self::Unreadable(_) => None,
-        }
+        self.until().map(|until| until.saturating_sub(now)).filter(|left| !left.is_zero())
+    }
+
+    /// How often control is asked for it.
+    pub(crate) fn ask_every(&self) -> Duration {
+        let lease = match self {
+            Self::Group { group, .. } => group.lease(),
+            Self::NoControl | Self::Nothing | Self::Absent | Self::Unreadable(_) => LEASE_DEFAULT,
+        };
+        trust::ask_every(lease)
     }
 }
 
@@ -54,27 +60,25 @@ pub(crate) enum Lead {
     Nobody(String),
 }
 
-/// `now` counts since boot, as the moment in `seen` does.
+/// `now` counts since boot, as the time in `seen` does.
 pub(crate) fn lead(seen: &Seen, now: Duration) -> Lead {
-    let (group, at) = match seen {
+    let (group, until) = match seen {
         Seen::NoControl | Seen::Absent => return Lead::Unrecorded,
         Seen::Nothing => return Lead::Nobody("control has not said yet who the primary is".into()),
         Seen::Unreadable(why) => {
             return Lead::Nobody(format!("the record of the database cannot be read: {why}"));
         }
-        Seen::Group { group, at } => (group, *at),
+        Seen::Group { group, until } => (group, *until),
     };
     let Group { holder, epoch, .. } = &**group;
-    let lease = group.lease();
-    if now.saturating_sub(at) >= lease {
-        return Lead::Nobody(format!(
-            "{holder} (epoch {epoch}) was not seen to renew its lease for {} s",
-            lease.as_secs_f64()
-        ));
-    }
+    let lives = until.is_some_and(|until| now < until);
     let why = match &group.state {
         Phase::Open if group.is_decided() => format!("the replicas elect a successor of {holder}"),
-        Phase::Open => return Lead::Open { server: holder.clone(), epoch: *epoch },
+        Phase::Open if lives => return Lead::Open { server: holder.clone(), epoch: *epoch },
+        Phase::Open if until.is_none() => format!("{holder} was not seen to renew its lease yet"),
+        Phase::Open => {
+            format!("{holder} was not seen to renew its lease for {} s", group.lease().as_secs_f64())
+        }
         Phase::Promoting => format!("{holder} is being promoted"),
         Phase::HandingOver => format!("{holder} hands over"),
         Phase::Released { .. } if group.began_anew() => {
@@ -98,8 +102,8 @@ mod tests {
 
     fn says(group: Group, age_ms: u64) -> Lead {
         let (at, now) = (Duration::from_secs(100), Duration::from_secs(100) + Duration::from_millis(age_ms));
-        let record = Record { version: 9, value: serde_json::to_value(group).unwrap() };
-        lead(&Seen::of(&record, at), now)
+        let until = Some(at + group.lease());
+        lead(&Seen::Group { group: Box::new(group), until }, now)
     }
 
     #[test]
@@ -110,8 +114,10 @@ mod tests {
         let nobody = |lead: Lead, expect: &str| assert_eq!(lead, Lead::Nobody(expect.into()));
         nobody(
             says(group(Phase::Open), 3_000),
-            "database-1 (epoch 3) was not seen to renew its lease for 3 s",
+            "database-1 was not seen to renew its lease for 3 s (epoch 3)",
         );
+        let begins = Seen::Group { group: Box::new(group(Phase::Open)), until: None };
+        nobody(lead(&begins, Duration::ZERO), "database-1 was not seen to renew its lease yet (epoch 3)");
         nobody(says(group(Phase::Promoting), 0), "database-1 is being promoted (epoch 3)");
         nobody(says(group(Phase::HandingOver), 0), "database-1 hands over (epoch 3)");
         let released = Phase::Released { prefer: None, clean: None };
@@ -138,7 +144,6 @@ mod tests {
         assert_eq!(lead(&Seen::NoControl, now), Lead::Unrecorded);
         assert_eq!(lead(&Seen::Absent, now), Lead::Unrecorded);
         assert!(matches!(lead(&Seen::Nothing, now), Lead::Nobody(_)));
-        let record = Record { version: 1, value: serde_json::json!({ "epoch": 1 }) };
-        assert!(matches!(lead(&Seen::of(&record, now), now), Lead::Nobody(_)));
+        assert!(matches!(lead(&Seen::Unreadable("no such phase".into()), now), Lead::Nobody(_)));
     }
 }

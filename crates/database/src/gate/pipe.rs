@@ -44,7 +44,9 @@ pub(crate) async fn pipe(
 ) -> io::Result<()> {
     let Reached { server, route, answer, counted } = reached;
     let keys = Arc::clone(&gate.keys);
-    let mut pump = Pump::new(client, server, conversation, answer, |key| keys.keep(key, route.target()))?;
+    let until = matches!(route, Route::Primary(_)).then_some(&gate.until);
+    let keep = |key: &[u8]| keys.keep(key, route.target());
+    let mut pump = Pump::new(client, server, conversation, until, answer, keep)?;
     let unwanted = unwanted(gate.targets.clone(), &route);
     let misplaced = misplaced(gate.targets.clone(), kind, &route);
     tokio::pin!(unwanted, misplaced);
@@ -80,7 +82,7 @@ pub(crate) async fn pipe(
             gate.counters.refused.add();
             pump.say(&refuse::error_response(Code::CannotConnectNow, refuse::STANDBY));
         }
-        End::Cut => {
+        End::Cut | End::Peers(Ok(Ended::Overdue)) => {
             gate.counters.cut.add();
             let why = format!("the way to {name} has ended: {}", gate.targets());
             pump.say(&refuse::error_response(Code::Ended, &why));

@@ -11,6 +11,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 
+use super::follow::Until;
 use super::keys::Kept;
 use super::wire::Conversation;
 
@@ -26,14 +27,18 @@ pub(crate) enum Ended {
     Unconfirmed,
     /// It is a standby, where only a primary will do.
     ByStandby,
+    /// Its lease may be over, so that its answer may be that of an old primary.
+    Overdue,
 }
 
 /// `F` keeps the session's key, as soon as there is one and before the client has it.
-pub(crate) struct Pump<F> {
+pub(crate) struct Pump<'a, F> {
     pub(crate) client: TcpStream,
     server: TcpStream,
     /// `None` when the bytes are encrypted, or mean nothing to us.
     conversation: Option<Conversation>,
+    /// Until when the answers of this server may be passed on.
+    until: Option<&'a Until>,
     keep: F,
     kept: Option<Kept>,
     up: Way,
@@ -56,17 +61,19 @@ struct Way {
     moved: u64,
 }
 
-impl<F: Fn(&[u8]) -> Kept + Unpin> Pump<F> {
+impl<'a, F: Fn(&[u8]) -> Kept + Unpin> Pump<'a, F> {
     /// `answer` is the beginning of what the server said; the client gets it first.
     pub(crate) fn new(
         client: TcpStream,
         server: TcpStream,
         conversation: Option<Conversation>,
+        until: Option<&'a Until>,
         answer: Vec<u8>,
         keep: F,
     ) -> io::Result<Self> {
         let (up, down) = (Way::default(), Way::default());
-        let mut pump = Self { client, server, conversation, keep, kept: None, up, down, stopped: None };
+        let mut pump =
+            Self { client, server, conversation, until, keep, kept: None, up, down, stopped: None };
         pump.down.buffer = answer;
         pump.read_answer()?;
         Ok(pump)
@@ -126,6 +133,11 @@ impl<F: Fn(&[u8]) -> Kept + Unpin> Pump<F> {
 
     fn poll_down(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
+            // Asked after the answer was read, so that it was given before.
+            if !self.down.buffer.is_empty() && self.until.is_some_and(Until::is_over) {
+                self.stopped = Some(Ended::Overdue);
+                return Poll::Ready(Ok(()));
+            }
             ready!(self.down.flush(&mut self.client, context))?;
             if self.stopped.is_some() || self.down.ended {
                 return Poll::Ready(Ok(()));

@@ -151,6 +151,26 @@ async fn a_primary_that_has_become_a_standby_shows_nothing_at_the_read_write_add
     says(&mut reader, b"rows").await;
 }
 
+/// A machine that stood still: its gate may read an old primary's answer before it hears that its time is over.
+#[tokio::test]
+async fn an_answer_that_is_read_after_the_end_of_the_lease_is_not_passed_on() {
+    let (primary, _heard) = server(vec![]).await;
+    let bench = bench(primary, &[], limits());
+    bench.gate.until.set(Some(Duration::MAX));
+    let mut client = connect(&bench, Kind::ReadWrite).await;
+    client.write_all(&STARTUP).await.unwrap();
+    says(&mut client, &WELCOME).await;
+    bench.gate.until.set(Some(Duration::from_millis(1)));
+    client.write_all(b"select").await.unwrap();
+    let mut rest = Vec::new();
+    client.read_to_end(&mut rest).await.unwrap();
+    assert_eq!(rest, b"");
+    let mut reader = connect(&bench, Kind::ReadWrite).await;
+    reader.write_all(&STARTUP).await.unwrap();
+    reader.read_to_end(&mut rest).await.unwrap();
+    assert_eq!(rest, b"", "nor to anybody who comes then");
+}
+
 #[tokio::test]
 async fn bytes_pass_both_ways_and_an_end_is_passed_on() {
     let (primary, mut heard) = server(vec![]).await;

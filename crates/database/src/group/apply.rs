@@ -138,7 +138,8 @@ impl Group {
         }
         if let Some(promotion) = self.history.last_mut().filter(|promotion| promotion.epoch == epoch) {
             promotion.timeline = Some(timeline);
-            promotion.switch = switch;
+            // Whoever ends and is promoted again for one epoch begins two timelines, the first where it took over.
+            promotion.switch = promotion.switch.min(switch);
         }
         Ok(())
     }

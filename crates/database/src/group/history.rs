@@ -45,11 +45,18 @@ impl Group {
     ///
     /// Following an epoch does not make a log contain it: until the log has passed the place where that epoch
     /// began, it is only a prefix of the older one, and must not count as newer in an election.
+    ///
+    /// A postgres that follows a server goes on with it into that server's later epochs, also while its manager stands
+    /// still and can note nothing; and what it confirmed there was acknowledged. Timeline numbers prove nothing
+    /// where that server has given the same one twice.
     pub fn epoch_of(&self, confirmed: u64, following: u64, timeline: u32, lsn: Lsn) -> u64 {
         let passed = |promotion: &&Promotion| promotion.timeline == Some(timeline) && lsn > promotion.switch;
-        match self.promotion(following).filter(passed) {
-            Some(promotion) => promotion.epoch.max(confirmed),
-            None => confirmed,
+        let Some(told) = self.promotion(following) else { return confirmed };
+        let later = |other: &&Promotion| other.epoch > told.epoch && other.server == told.server;
+        let mut by_itself = self.history.iter().filter(later).filter(passed);
+        match (Some(told).filter(passed), by_itself.next(), by_itself.next()) {
+            (Some(promotion), ..) | (None, Some(promotion), None) => promotion.epoch.max(confirmed),
+            (None, ..) => confirmed,
         }
     }
 

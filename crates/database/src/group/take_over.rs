@@ -1,6 +1,6 @@
 //! Who may be the next holder. The one change on which it hangs that nothing acknowledged is lost.
 
-use super::{Group, Mode, Phase, Position, Promotion, Refusal, SynchronousSet};
+use super::{Group, Lsn, Mode, Phase, Position, Promotion, Refusal, SynchronousSet};
 
 /// By which right a server takes over.
 enum Right {
@@ -24,6 +24,7 @@ impl Group {
         because: &str,
     ) -> Result<(), Refusal> {
         let right = self.right(server, position)?;
+        let switch = self.leaves(server, position);
         self.synchronous = self.inherited(server, &right);
         // A recovered record may be older than the data of whom the operator forces.
         self.epoch = self.epoch.max(position.epoch) + 1;
@@ -32,7 +33,7 @@ impl Group {
             server: server.to_owned(),
             parent: position.epoch,
             timeline: None,
-            switch: position.lsn,
+            switch,
             when_ms,
             because: because.to_owned(),
         });
@@ -46,6 +47,16 @@ impl Group {
         self.reinit.remove(server);
         self.ballot = None;
         Ok(())
+    }
+
+    /// Where what this server has leaves the history of `position.epoch`: at its end, but for promotions of it that
+    /// were carried out as far as anybody knows, and not recorded.
+    fn leaves(&self, server: &str, position: Position) -> Lsn {
+        let unrecorded = |promotion: &&Promotion| {
+            promotion.server == server && promotion.parent == position.epoch && promotion.timeline.is_none()
+        };
+        let earlier = self.history.iter().filter(unrecorded).map(|promotion| promotion.switch);
+        earlier.fold(position.lsn, Lsn::min)
     }
 
     fn right(&self, server: &str, position: Position) -> Result<Right, Refusal> {

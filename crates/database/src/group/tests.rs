@@ -5,7 +5,7 @@ use super::*;
 /// `database-1` is primary in epoch 1 and open; commits wait for one of `members`.
 fn open(members: &[&str]) -> Group {
     let created = Group::create("database-1", "boot-0", None, Mode::Synchronous);
-    let mut group = created.apply(&take_over("database-1", at(0, 5))).unwrap();
+    let mut group = created.apply(&take_over("database-1", at(0, 10))).unwrap();
     let (epoch, boot) = (1, "boot-1".to_owned());
     group.boot = boot.clone();
     for command in [
@@ -208,6 +208,54 @@ fn a_log_counts_for_an_epoch_once_it_has_passed_its_beginning() {
     assert_eq!(group.epoch_of(3, 9, 2, Lsn(99)), 3, "an epoch that nobody knows");
 }
 
+/// Seeds 5062 and 14469 of the simulation: the manager of a replica stood still while the primary came back as itself.
+#[test]
+fn a_log_counts_for_the_later_epochs_of_the_server_that_it_follows() {
+    let mut group = open(&["database-2"]);
+    let later = |epoch, server: &str, timeline| {
+        let first = group.promotion(1).unwrap().clone();
+        Promotion {
+            epoch,
+            server: server.into(),
+            parent: 1,
+            timeline: Some(timeline),
+            switch: Lsn(50),
+            ..first
+        }
+    };
+    let (own, other, again) =
+        (later(2, "database-1", 3), later(3, "database-2", 4), later(4, "database-1", 3));
+    group.history.extend([own, other]);
+    assert_eq!(group.epoch_of(1, 1, 3, Lsn(51)), 2);
+    assert_eq!(group.epoch_of(1, 1, 3, Lsn(50)), 1, "only up to where it began");
+    assert_eq!(group.epoch_of(1, 1, 4, Lsn(51)), 1, "of another server");
+    group.history.push(again);
+    assert_eq!(group.epoch_of(1, 1, 3, Lsn(51)), 1, "the server has given that number twice");
+}
+
+/// Seeds 26212 and 32238 of the simulation: promoted, ended before control knew of it, and promoted again for the same
+/// epoch or the next one.
+#[test]
+fn an_epoch_begins_where_its_first_timeline_did() {
+    let released = {
+        let mut group = open(&["database-2"]);
+        group.state = Phase::Released { prefer: None, clean: Some(at(1, 40)) };
+        group
+    };
+    let taken = released.apply(&take_over("database-2", at(1, 40))).unwrap();
+    let promoted = Command::Promoted {
+        epoch: 2,
+        boot: taken.boot.clone(),
+        timeline: 4,
+        switch: Lsn(41),
+        system_identifier: 7,
+    };
+    let next = taken.apply(&promoted).unwrap();
+    assert_eq!(next.promotion(2).map(|promotion| promotion.switch), Some(Lsn(40)));
+    let next = taken.apply(&take_over("database-2", at(1, 41))).unwrap();
+    assert_eq!(next.promotion(3).map(|promotion| promotion.switch), Some(Lsn(40)));
+}
+
 #[test]
 fn the_history_is_bounded() {
     let mut group = open(&[]);
@@ -225,7 +273,7 @@ fn only_the_first_server_makes_the_first_epoch() {
     let read: Group = serde_json::from_value(serde_json::to_value(&created).unwrap()).unwrap();
     assert_eq!(read, created);
     refused(&created, &take_over("database-2", at(0, 5)), "nobody but database-1 may be primary");
-    let first = created.apply(&take_over("database-1", at(0, 5))).unwrap();
+    let first = created.apply(&take_over("database-1", at(0, 10))).unwrap();
     assert_eq!((first.epoch, first.is_open(), first.can_be_followed()), (1, false, false));
 }
 

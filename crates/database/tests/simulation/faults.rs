@@ -26,6 +26,8 @@ pub enum Fault {
     Cut(usize, usize),
     /// One machine sees nobody.
     Isolate(usize),
+    /// One machine does not reach control, but the others' postgres.
+    CutControl(usize),
     Slow(u64),
     ControlOutage,
     Stall(usize),
@@ -41,7 +43,7 @@ impl Fault {
         let server = chance.between(0, servers as u64) as usize;
         let machine = chance.between(0, MACHINES as u64) as usize;
         let other = (machine + 1 + chance.between(0, MACHINES as u64 - 1) as usize) % MACHINES;
-        match chance.between(0, 18) {
+        match chance.between(0, 19) {
             0 | 1 => Self::PowerOff(machine),
             2 => Self::FreezeMachine(machine),
             3 => Self::FreezeManager(server),
@@ -57,7 +59,7 @@ impl Fault {
             14 => Self::Stall(server),
             15 => Self::DiskFull(server),
             16 => Self::Switchover(server),
-
+            17 => Self::CutControl(machine),
             _ => Self::Reinit(server),
         }
     }
@@ -67,7 +69,14 @@ impl World {
     /// Some faults between the beginning and `until`, all healed then.
     pub fn plan_faults(&mut self, from: u64, until: u64) {
         for _ in 0..self.chance.between(1, 9) {
-            let fault = Fault::draw(&mut self.chance, self.servers);
+            let fault = match self.broken {
+                // A gate that stood still while much was on its way, and seldom another.
+                Broken::NewsAreFresh if self.chance.one_in(2) => Fault::Slow(400 * MS),
+                Broken::NewsAreFresh => {
+                    Fault::FreezeMachine(self.chance.between(0, self.servers as u64) as usize)
+                }
+                _ => Fault::draw(&mut self.chance, self.servers),
+            };
             let begin = self.chance.between(from, until);
             let longest = if self.chance.one_in(3) { 9 * SECOND } else { 2 * SECOND };
             let end = (begin + self.chance.between(50 * MS, longest)).min(until);
@@ -107,6 +116,7 @@ impl World {
             }
             Fault::Cut(from, to) => self.cut[from][to] += 1,
             Fault::Isolate(node) => self.isolate(node, 1),
+            Fault::CutControl(node) => self.nodes[node].without_control += 1,
             Fault::Slow(delay) => self.slow += delay,
             Fault::ControlOutage => {
                 self.control.outage_until = self.now + self.chance.between(SECOND, 6 * SECOND)
@@ -146,6 +156,7 @@ impl World {
             }
             Fault::Cut(from, to) => self.cut[from][to] -= 1,
             Fault::Isolate(node) => self.isolate(node, -1),
+            Fault::CutControl(node) => self.nodes[node].without_control -= 1,
             Fault::Slow(delay) => self.slow -= delay,
             Fault::ControlOutage => self.control.outage_until = 0,
             Fault::Stall(node) => {
@@ -200,6 +211,8 @@ impl World {
         it.powered = false;
         (it.manager, it.deadline) = (None, None);
         it.held.clear();
+        self.gates[node] = super::gate::Gate::default();
+        let it = &mut self.nodes[node];
         let flushed = it.disk.flushed;
         it.disk.log.truncate(flushed);
         self.end_postgres(node);
@@ -235,7 +248,9 @@ impl World {
             let has = |(at, id): &(u64, u32)| log.get(*at as usize - 1).is_some_and(|entry| entry.id == *id);
             self.acknowledged.iter().filter(|acknowledged| has(acknowledged)).count()
         };
-        let chosen = (0..self.servers).max_by_key(has_all).unwrap_or_default();
+        // One whose rewind was not finished says so, and cannot even be started.
+        let is_whole = |node: &usize| self.nodes[*node].disk.stamp.is_some_and(|stamp| !stamp.spoiled);
+        let chosen = (0..self.servers).filter(is_whole).max_by_key(has_all).unwrap_or_default();
         self.say(|| format!("OPERATOR forces {}", name(chosen)));
         self.order(&Command::ForceTakeOver { server: name(chosen) });
     }

@@ -1,54 +1,78 @@
 //! Gates: clients hear only what comes through one that still trusts the primary.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use database::gate::trust::{Trust, ask_every};
 use database::group::{Group, Phase};
 
-use super::world::{Event, MACHINES, MS, World, number};
+use super::node::duration;
+use super::world::{Broken, Event, MACHINES, MS, World, number};
 
 /// What the gate of a machine knows of the record.
 #[derive(Clone, Debug, Default)]
 pub struct Gate {
-    version: u64,
-    /// Whom it leads to, in which epoch.
-    open: Option<(usize, u64)>,
-    seq: (u64, u64),
-    /// On the machine's clock: when it heard that the holder lives.
-    since: u64,
+    trust: Trust,
+    /// It has had its first answer.
+    begun: bool,
+    group: Option<Arc<Group>>,
+    /// When that arrived, which must mean nothing.
+    arrived: Duration,
 }
 
 impl World {
-    /// A watch with a linearizable read now and then.
+    /// Beside its watch a gate asks what a majority has.
     pub fn gate_polls(&mut self, machine: usize) {
-        self.within(200 * MS, 400 * MS, Event::GatePolls(machine));
-        if self.control_reached(machine)
-            && let Some(group) = self.control.group.clone()
-        {
+        let every = ask_every(self.timings.lease).as_micros() as u64;
+        self.within(every, every + 100 * MS, Event::GatePolls(machine));
+        let (sent, time) = (self.nodes[machine].clock(self.now), self.now + self.delay());
+        self.at(time, Event::GateAsks(machine, sent));
+    }
+
+    /// The question arrives.
+    pub fn gate_asks(&mut self, machine: usize, sent: u64) {
+        if self.control_reached(machine) {
             let (version, time) = (self.control.version, self.now + self.delay());
-            self.at(time, Event::GateHears(machine, version, group));
+            self.at(time, Event::GateHears(machine, version, self.control.group.clone(), Some(sent)));
         }
     }
 
-    pub fn gate_hears(&mut self, machine: usize, version: u64, group: &Group) {
-        let clock = self.nodes[machine].clock(self.now);
+    /// `sent`: it is the answer to the question of that moment.
+    pub fn gate_hears(&mut self, machine: usize, version: u64, group: Option<Arc<Group>>, sent: Option<u64>) {
+        let now = duration(self.nodes[machine].clock(self.now));
         let gate = &mut self.gates[machine];
-        if version <= gate.version {
-            return;
+        let is_newer = match (&group, sent) {
+            (_, Some(sent)) => {
+                gate.begun = true;
+                gate.trust.answered(duration(sent), group.as_deref().map(|group| (version, group)))
+            }
+            (Some(group), None) if gate.begun => gate.trust.heard(version, group),
+            (_, None) => false,
+        };
+        if is_newer {
+            (gate.group, gate.arrived) = (group, now);
         }
-        let seq = (group.epoch, group.seq);
-        if seq != gate.seq {
-            (gate.seq, gate.since) = (seq, clock);
-        }
-        gate.version = version;
-        gate.open = (group.state == Phase::Open).then(|| (number(&group.holder), group.epoch));
     }
 
     /// Whether a client anywhere hears what this server says in this epoch.
     pub fn is_heard_by_clients(&self, node: usize, epoch: u64) -> bool {
-        let lease = self.timings.lease.as_micros() as u64;
-        (0..MACHINES).any(|machine| {
+        let leads = |group: &Group, machine: usize| {
+            let now = duration(self.nodes[machine].clock(self.now));
             let gate = &self.gates[machine];
-            let fresh = self.nodes[machine].clock(self.now).saturating_sub(gate.since) < lease;
+            let until = match self.broken {
+                Broken::NewsAreFresh => Some(gate.arrived + group.lease()),
+                broken if !broken.has_leases() => Some(Duration::MAX),
+                _ => gate.trust.until(group.lease()),
+            };
+            group.state == Phase::Open
+                && !group.is_decided()
+                && (number(&group.holder), group.epoch) == (node, epoch)
+                && until.unwrap_or(Duration::ZERO) > now
+        };
+        (0..MACHINES).any(|machine| {
             let runs = self.nodes[machine].powered && !self.nodes[machine].frozen_whole;
-            gate.open == Some((node, epoch)) && fresh && runs && self.linked(node, machine)
+            let group = self.gates[machine].group.as_deref();
+            runs && self.linked(node, machine) && group.is_some_and(|group| leads(group, machine))
         })
     }
 }

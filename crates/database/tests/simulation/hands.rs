@@ -11,6 +11,7 @@ impl World {
         let Some(manager) = self.nodes[node].manager.as_mut().filter(|manager| manager.life == life) else {
             return;
         };
+        manager.acting = false;
         let boot = manager.boot.clone();
         match action {
             Action::Wait | Action::End | Action::EndLeftovers => {}
@@ -157,10 +158,14 @@ impl World {
     }
 
     fn promote(&mut self, node: usize, names: Names, epoch: u64, confirmed: u64) {
-        let Some(standby) = self.as_standby_mut(node).filter(|standby| !standby.promoting) else { return };
-        (standby.promoting, standby.names) = (true, names);
+        let Some(standby) = self.as_standby_mut(node) else { return };
+        let begins = !std::mem::replace(&mut standby.promoting, true);
+        standby.names = names;
         let stamp = self.nodes[node].disk.stamp.unwrap_or_default();
         self.nodes[node].disk.stamp = Some(Stamp { confirmed, following: epoch, ..stamp });
+        if !begins {
+            return;
+        }
         self.on_postgres(node, 30 * MS, 150 * MS, |process| Event::Promoted(node, process));
     }
 
@@ -297,7 +302,10 @@ impl World {
     /// The guard: at the deadline nothing may be left.
     pub fn deadline(&mut self, node: usize) {
         let it = &self.nodes[node];
-        if it.powered && it.deadline.is_some_and(|deadline| it.clock(self.now) >= deadline) {
+        if self.broken.has_leases()
+            && it.powered
+            && it.deadline.is_some_and(|deadline| it.clock(self.now) >= deadline)
+        {
             self.nodes[node].deadline = None;
             self.say(|| format!("{} the guard ends postgres", name(node)));
             self.on_postgres(node, MS, 130 * MS, |process| Event::Kill(node, process));

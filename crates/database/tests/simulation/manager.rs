@@ -34,6 +34,7 @@ impl World {
             boot: format!("boot-{node}-{life}"),
             look_token: 0,
             look_at: 0,
+            acting: false,
             busy: false,
             view: None,
             absent: false,
@@ -71,6 +72,9 @@ impl World {
         if manager.look_token != token {
             return;
         }
+        if manager.acting {
+            return self.look_soon(node, MS);
+        }
         let (life, busy) = (manager.life, manager.busy || manager.asked.is_some());
         let Some(seen) = self.seen(node) else { return };
         let decision = decide(&seen);
@@ -84,6 +88,9 @@ impl World {
             return self.look_soon(node, if calm { 80 * MS } else { 100 * MS });
         }
         self.say(|| format!("{} {:?}: {} -> {action:?}", name(node), decision.standing, decision.because));
+        if let Some(manager) = &mut self.nodes[node].manager {
+            manager.acting = true;
+        }
         // It may be stopped between deciding and doing.
         self.within(MS / 10, 2 * MS, Event::Act(node, life, Box::new(action)));
         self.look_soon(node, 5 * MS);
@@ -93,17 +100,13 @@ impl World {
         let it = &self.nodes[node];
         let manager = it.manager.as_ref()?;
         let clock = it.clock(self.now);
-        let mut timings = self.timings;
-        if self.broken == Broken::NegativeMargin {
-            timings.lease /= 3;
-            timings.margin = Duration::ZERO;
-        }
+        let hurry = if self.broken == Broken::NegativeMargin { 3 } else { 1 };
         let record = match &manager.view {
             Some(view) => Record::Known {
                 version: view.version,
                 group: Arc::clone(&view.group),
                 version_age: duration(clock - view.version_since),
-                silence: duration(clock - view.seq_since),
+                silence: duration((clock - view.seq_since) * hurry),
                 epoch_age: duration(clock - view.epoch_since),
             },
             None if manager.absent => Record::Absent,
@@ -118,7 +121,7 @@ impl World {
             boot: manager.boot.clone(),
             servers: (0..self.servers).map(name).collect(),
             mode: self.mode,
-            timings,
+            timings: self.timings,
             record,
             in_touch: manager.in_touch,
             lease: manager
@@ -150,6 +153,9 @@ impl World {
 
     /// Until fencing must begin, for a lease that was sent at this moment of the local clock.
     fn left(&self, node: usize, sent: u64) -> u64 {
+        if !self.broken.has_leases() {
+            return SECOND;
+        }
         let fence_at = self.timings.fence_at(duration(sent)).as_micros() as u64;
         fence_at.saturating_sub(self.nodes[node].clock(self.now))
     }
@@ -356,7 +362,7 @@ impl World {
         for machine in 0..super::world::MACHINES {
             if self.control_reached(machine) {
                 let time = self.now + self.delay();
-                self.at(time, Event::GateHears(machine, version, Arc::clone(next)));
+                self.at(time, Event::GateHears(machine, version, Some(Arc::clone(next)), None));
             }
         }
         for node in 0..self.servers {

@@ -18,6 +18,7 @@ pub struct Node {
     pub guard_stops: u32,
     pub postgres_stops: u32,
     pub stalled: u32,
+    pub without_control: u32,
     pub disk_full: u32,
     /// Of its clock: parts in a million too fast, and where it began.
     drift: i64,
@@ -37,6 +38,8 @@ pub struct Manager {
     pub boot: String,
     pub look_token: u64,
     pub look_at: u64,
+    /// Has decided and not begun yet.
+    pub acting: bool,
     /// Waits for the end of a long action.
     pub busy: bool,
     pub view: Option<View>,
@@ -72,6 +75,7 @@ impl Node {
             guard_stops: 0,
             postgres_stops: 0,
             stalled: 0,
+            without_control: 0,
             disk_full: 0,
             drift: chance.between(0, 8000) as i64 - 4000,
             offset: chance.between(0, 1000 * SECOND),

@@ -28,7 +28,9 @@ pub enum Broken {
     Nothing,
     /// Others wait for less than the lease.
     NegativeMargin,
-    /// A vote is given while the WAL receiver still runs.
+    /// No lease is over, for nobody: the seal alone is left.
+    NoLease,
+    /// The same, and a vote is given while the WAL receiver still runs.
     VoteWithoutSeal,
     /// A member's word counts before it is recorded.
     NamesBeforeRecord,
@@ -38,6 +40,15 @@ pub enum Broken {
     EmptyNames,
     /// A record that control began anew with counts as if nothing could have been forgotten.
     AnewWithoutDoubt,
+    /// A gate goes by what it hears for a lease from then on, however old that is.
+    NewsAreFresh,
+}
+
+impl Broken {
+    /// Whether leases end.
+    pub fn has_leases(self) -> bool {
+        !matches!(self, Self::NoLease | Self::VoteWithoutSeal)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -72,7 +83,9 @@ pub enum Event {
     Reply(usize, usize, u64, u64, u64),
     Write(usize),
     GatePolls(usize),
-    GateHears(usize, u64, Arc<Group>),
+    /// When it was sent, on the gate's clock.
+    GateAsks(usize, u64),
+    GateHears(usize, u64, Option<Arc<Group>>, Option<u64>),
     Fault(Fault),
     Heal(Fault),
     BeginAnew(usize),
@@ -106,7 +119,9 @@ impl Event {
             Self::Flush(node, _) => (Part::Disk, *node),
             Self::Swap(_) | Self::ManagerStarts(_) | Self::Kill(..) | Self::Stopped(..) => (Part::World, 0),
             Self::GatePolls(machine) | Self::GateHears(machine, ..) => (Part::Machine, *machine),
-            Self::Stream(..) | Self::Write(_) | Self::Fault(_) | Self::Heal(_) => (Part::World, 0),
+            Self::Stream(..) | Self::Write(_) | Self::GateAsks(..) | Self::Fault(_) | Self::Heal(_) => {
+                (Part::World, 0)
+            }
             Self::BeginAnew(_) | Self::OperatorForces | Self::OperatorCopies => (Part::World, 0),
         })
     }
@@ -246,7 +261,10 @@ impl World {
             let reached = |other: &usize| self.votes(*other) && self.both_ways(voter, *other);
             (0..MACHINES).filter(reached).count() * 2 > MACHINES
         };
-        let reached = |voter: usize| self.votes(voter) && self.both_ways(from, voter) && majority(voter);
+        let reached = |voter: usize| {
+            let cut = self.nodes[from].without_control > 0;
+            !cut && self.votes(voter) && self.both_ways(from, voter) && majority(voter)
+        };
         self.now >= self.control.outage_until && !self.control.lost && (0..MACHINES).any(reached)
     }
 
@@ -287,7 +305,10 @@ impl World {
                 Event::Reply(from, to, process, session, end) => self.reply(from, to, process, session, end),
                 Event::Write(node) => self.write(node),
                 Event::GatePolls(machine) => self.gate_polls(machine),
-                Event::GateHears(machine, version, group) => self.gate_hears(machine, version, &group),
+                Event::GateAsks(machine, sent) => self.gate_asks(machine, sent),
+                Event::GateHears(machine, version, group, sent) => {
+                    self.gate_hears(machine, version, group, sent)
+                }
                 Event::Fault(fault) => self.fault(fault),
                 Event::Heal(fault) => self.heal(fault),
                 Event::BeginAnew(back) => self.begin_anew(back),

@@ -5,6 +5,9 @@ use std::time::Duration;
 /// What a site has that says nothing else.
 pub const LEASE_DEFAULT_MS: u64 = 3_000;
 
+/// However long a lease is: a gate that begins leads to nobody before it has seen a renewal.
+const RENEW_MAX: Duration = Duration::from_secs(1);
+
 /// Of a lease and what follows from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lease {
@@ -17,7 +20,7 @@ pub struct Lease {
 
 impl Lease {
     pub fn of(length: Duration) -> Self {
-        Self { length, renew: length / 6, fence_before: length / 4 }
+        Self { length, renew: (length / 6).min(RENEW_MAX), fence_before: length / 4 }
     }
 
     /// How long no renewal may get through before its holder begins to end itself: the last one may have been
