@@ -14,16 +14,22 @@ use crate::settings::REPLICATOR;
 /// The superuser's name, on every system the same.
 pub(crate) const SUPERUSER: &str = "postgres";
 
-/// pg_hba.conf.
-pub(crate) fn rules(plan: &Plan, database: &str) -> String {
+/// Those that this plan has no more. Their applications go on until they leave, for whoever still has their address.
+pub(crate) fn going(old: &Plan, new: &Plan) -> Vec<IpAddr> {
+    let gone = old.machines.iter().filter(|machine| new.machine(&machine.name).is_none());
+    gone.map(|machine| machine.address).collect()
+}
+
+/// pg_hba.conf. `going`: machines that the plan has no more, and that may still come in.
+pub(crate) fn rules(plan: &Plan, going: &[IpAddr], database: &str) -> String {
     let mut text = format!(
         "# Written by dolmen from the plan; changes here are lost.\n\
          local all {SUPERUSER} peer map=dolmen\n\
          local all all scram-sha-256\n"
     );
     let app = quote(database);
-    for machine in &plan.machines {
-        let address = one(machine.address);
+    for address in plan.machines.iter().map(|machine| machine.address).chain(going.iter().copied()) {
+        let address = one(address);
         text += &format!("host {app} {app} {address} scram-sha-256\n");
     }
     // A replica asks in the database `postgres` which cluster this is, before it follows it.
@@ -114,9 +120,15 @@ mod tests {
                       host replication replicator 10.0.0.2/32 scram-sha-256\n\
                       host postgres replicator 10.0.0.2/32 scram-sha-256\n";
         // A database that is called `all` is only that one database.
-        assert_eq!(rules(&plan, "all"), expect);
+        assert_eq!(rules(&plan, &[], "all"), expect);
+        let fewer = Plan { machines: plan.machines[1..].to_vec(), ..plan.clone() };
+        let (still, gone) =
+            (rules(&fewer, &going(&plan, &fewer), "all"), rules(&fewer, &going(&fewer, &fewer), "all"));
+        assert!(still.contains("10.0.0.1/32") && !gone.contains("10.0.0.1/32"), "{still}\n{gone}");
         plan.place = Place::Up { block: 1 };
-        assert!(rules(&plan, "app").contains("host replication replicator 127.0.0.1/32 scram-sha-256\n"));
+        assert!(
+            rules(&plan, &[], "app").contains("host replication replicator 127.0.0.1/32 scram-sha-256\n")
+        );
         assert_eq!(password_line("a:b\\c"), "*:*:*:replicator:a\\:b\\\\c\n");
         assert!(accounts("web").contains("dolmen \"web\" postgres\n"));
     }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use link::api::Identity;
 use link::control::{Client, Control};
 use link::report::{DatabaseReport, State};
-use link::{Given, Start};
+use link::{Given, Plans, Start};
 use plan::Role;
 use rustix::fs::FlockOperation;
 use tokio::signal::unix::{SignalKind, signal};
@@ -112,6 +112,9 @@ pub fn run_with(start: Start, reach: Arc<Reach>) -> Result<(), Error> {
 /// See the head of this file.
 pub(crate) struct Manager {
     pub(crate) start: Start,
+    plans: Plans,
+    /// Machines that were just taken out of the plan.
+    pub(crate) going: Vec<IpAddr>,
     pub(crate) place: Place,
     pub(crate) folder: Folder,
     /// Held while this process lives, so that nobody else touches the folder.
@@ -267,6 +270,8 @@ impl Manager {
         }
         Ok(Self {
             view: View::new(reach().map_err(Error::Control)?),
+            plans: start.line.plans(),
+            going: Vec::new(),
             start,
             place,
             folder,
@@ -290,7 +295,6 @@ impl Manager {
     async fn serve(mut self) -> Result<(), Error> {
         let line = self.start.line.clone();
         let mut upgrade = signal(UPGRADE)?;
-        let mut plans = line.plans();
         // An earlier program may have been given up before it had done that.
         self.let_in();
         let within = loop {
@@ -298,7 +302,6 @@ impl Manager {
                 within = line.stopped() => break within,
                 () = self.turns() => break Duration::ZERO,
                 _ = upgrade.recv() => self.upgrade().await,
-                given = plans.next() => self.follow(&given),
             }
         };
         self.orders.stop = true;
@@ -312,15 +315,17 @@ impl Manager {
         Ok(())
     }
 
-    /// Goes on by a later plan: machines may have come and gone. All else that it works by has stayed.
+    /// Goes on by a later plan: machines may have come and gone. All else that it works by has stayed. The same plan
+    /// again is a word about keys: those that have left are let in no more.
     fn follow(&mut self, given: &Given) {
+        self.going = access::going(&self.start.plan, &given.plan);
         self.start.plan = Arc::new(given.plan.clone());
         self.let_in();
     }
 
     /// Has a postgres that runs let in who comes from the machines of the plan, and nobody else.
     fn let_in(&mut self) {
-        let rules = access::rules(&self.start.plan, &self.place.database);
+        let rules = access::rules(&self.start.plan, &self.going, &self.place.database);
         let read = std::fs::read_to_string(self.folder.access());
         if self.postgres.is_none() || read.is_ok_and(|read| read == rules) {
             return;
@@ -353,6 +358,9 @@ impl Manager {
     /// run are killed.
     async fn turns(&mut self) {
         loop {
+            if let Some(given) = self.plans.newest() {
+                self.follow(&given);
+            }
             let seen = self.look().await;
             let decision = decide(&seen);
             self.say(&seen, &decision);

@@ -158,6 +158,12 @@ impl Plans {
         }
         std::future::pending().await
     }
+
+    /// The same, if there is one already.
+    pub fn newest(&mut self) -> Option<Arc<Given>> {
+        let has_changed = self.0.has_changed().unwrap_or(false);
+        has_changed.then(|| self.0.borrow_and_update().clone()).flatten()
+    }
 }
 
 #[derive(Debug)]

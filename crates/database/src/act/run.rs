@@ -143,7 +143,7 @@ fn write_settings(manager: &Manager, wanted: &Wanted) -> Result<(), ActError> {
         user: &place.settings,
     });
     write_passwords(manager)?;
-    let rules = access::rules(&manager.start.plan, &place.database);
+    let rules = access::rules(&manager.start.plan, &manager.going, &place.database);
     let accounts = access::accounts(&manager.account);
     for (path, text) in [(folder.access(), rules), (folder.accounts(), accounts), (folder.settings(), text)] {
         replace_for_now(&path, text.as_bytes(), Access::Owner).map_err(cannot("write the settings"))?;

@@ -1,5 +1,7 @@
 //! A machine that comes to a site that runs, and one that is taken out, seen by clients outside who count what fails.
 
+use std::process::Command;
+
 use testkit::{Bed, Load, until};
 
 use super::stage::{
@@ -30,6 +32,17 @@ fn site_of(machines: &[(&str, u8)]) -> String {
     let lines = FILES
         .replace("alpha = \"10.77.0.1\"\nbeta = \"10.77.0.2\"\ngamma = \"10.77.0.3\"\n", &lines.concat());
     lines.replace(r#"["alpha", "beta", "gamma"]"#, &format!("[{}]", names.join(", ")))
+}
+
+/// The addresses by which DNS on this machine leads to the site.
+fn named(bed: &Bed, machine: &str) -> Vec<String> {
+    let server = format!("@{}", bed.address(machine, 53).ip());
+    let output =
+        Command::new("dig").args([&server, "+short", "+tries=1", "+time=2", "www.foobar.com"]).output();
+    let text = String::from_utf8(output.expect("dig is installed (bind9-dnsutils)").stdout).unwrap();
+    let mut addresses: Vec<String> = text.lines().map(str::to_owned).collect();
+    addresses.sort();
+    addresses
 }
 
 /// Applies a site file on the first machine.
@@ -69,6 +82,7 @@ fn a_fourth_machine_joins_a_site_that_runs_and_another_is_taken_out() {
     loads.push(load(&bed, "delta"));
     for machine in four {
         assert_eq!(machines(&bed, machine).unwrap(), four, "seen from {machine}");
+        until("DNS that names all four", WITHIN, || (named(&bed, machine).len() == 4).then_some(()));
     }
     let control = dolmen(&bed, "delta", &["control"]).out;
     assert_eq!(control.matches(" learns ").count(), 1, "{control}");
@@ -100,6 +114,7 @@ fn take_out(bed: &Bed, gone: &str, loads: &mut Vec<(String, Load)>) {
     for machine in three {
         assert_eq!(machines(bed, machine).unwrap(), three, "seen from {machine}");
         assert_eq!(page(bed, machine), "hello\n");
+        assert_eq!(named(bed, machine), ["10.77.0.1", "10.77.0.3", "10.77.0.4"]);
     }
     assert_eq!(server(bed, "alpha", "web-3").unwrap()["machine"], "gamma", "the others keep their names");
     until("control without it", WITHIN, || {

@@ -79,10 +79,11 @@ fn the_guestbook_outlives_the_machine_of_its_primary() {
         written.push(message);
     }
     has_all(&bed, "alpha", &written);
+    one_more_joins(&mut bed);
     if is_drill() {
+        it_goes_again(&bed);
         partitions::of_a_guestbook(&bed);
     }
-    one_more_joins(&mut bed);
 
     let lost = primary(&bed, "alpha").unwrap();
     bed.lose(&lost);
@@ -139,4 +140,33 @@ fn one_more_joins(bed: &mut Bed) {
     has_all(bed, "alpha", &report.acknowledged);
     let after = servers(bed).unwrap();
     assert!(before.iter().all(|server| after.contains(server)), "started anew: {before:?}, {after:?}");
+}
+
+/// Taken out, delta goes on with what it was for those who have its address, until it leaves.
+fn it_goes_again(bed: &Bed) {
+    let rules = |machine: &str, name: &str| {
+        let folder = bed.machine(machine).state().join("www.foobar.com/machines").join(machine);
+        let data = folder.join("servers").join(name);
+        bed.machine(machine)
+            .run(&["grep", "-rl", "--include=*hba*", "10.77.0.4/32", data.to_str().unwrap()])
+            .code
+            == 0
+    };
+    assert!(rules("beta", "database-1") && rules("gamma", "database-2"));
+    let load = Load::begin(bed.address("delta", 8081), "/api/entries", 20, 5);
+    bed.machine("alpha").write("dolmen.toml", SITE);
+    dolmen(bed, "alpha", &["reload"]).fine();
+    until_healthy(bed, &ALL);
+    for number in 0..20 {
+        // On a connection of its own each, so that the application makes others to the database as well.
+        let entry = json!({ "name": "bed", "message": format!("by delta {number}") });
+        let response = post(bed.address("delta", 8081), "/api/entries", &entry).unwrap();
+        assert_eq!(response.status, 201, "{}", response.text());
+    }
+    let report = load.finish();
+    assert!(report.gets > 0 && report.failed.is_empty(), "{:?}", report.failed.first());
+    dolmen(bed, "alpha", &["leave", "delta"]).fine();
+    until("PostgreSQL lets it in no more", WITHIN, || {
+        (!rules("beta", "database-1") && !rules("gamma", "database-2")).then_some(())
+    });
 }
