@@ -6,6 +6,8 @@
 mod control;
 #[path = "real/failover.rs"]
 mod failover;
+#[path = "real/restart.rs"]
+mod restart;
 #[path = "real/site.rs"]
 mod site;
 #[path = "real/troubles.rs"]

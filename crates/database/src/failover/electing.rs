@@ -25,7 +25,7 @@ fn is_forced(view: &View) -> bool {
     view.group.force.as_deref() == Some(view.seen.me.as_str())
 }
 
-/// The holder has been silent for longer than its lease. The ballot is opened before anything is sealed: only
+/// The holder has been silent for so long that it ends itself. The ballot is opened before anything is sealed: only
 /// when control accepts that, it is certain that the silence is not just ours.
 pub(super) fn may_open(view: &View) -> bool {
     view.silence >= view.election() && view.is_member()
@@ -37,7 +37,7 @@ pub(super) fn open_ballot(view: &View) -> Decision {
     let text = match group.is_released() {
         true if group.began_anew() => "control began anew: opening an election of all servers".to_owned(),
         true => format!("{} released its lease: opening an election", group.holder),
-        false => format!("{} is silent for longer than its lease: opening an election", group.holder),
+        false => format!("{} is silent, its lease at its end: opening an election", group.holder),
     };
     sealed(Action::Propose(Command::OpenBallot { server, epoch, seq }), text)
 }

@@ -32,7 +32,7 @@ pub struct Timings {
 impl Timings {
     pub fn new(lease: Duration) -> Self {
         let plan::Lease { length, renew, fence_before } = plan::Lease::of(lease);
-        Self { lease: length, renew, fence_before, margin: Duration::from_millis(250) }
+        Self { lease: length, renew, fence_before, margin: Duration::from_millis(150) }
     }
 
     /// When the holder must begin to fence itself, `sent` being the moment before the last accepted renewal or
@@ -51,10 +51,12 @@ impl Timings {
         Self { lease: self.lease.max(group.lease()), ..*self }.patience()
     }
 
-    /// After this much silence that holder has given up as far as it goes by its own clock: an election begins, so
-    /// that it is over when, after [`Timings::patience_for`], somebody may take over.
+    /// After this much silence that holder is ending itself, as far as it goes by its own clock, and gets no renewal
+    /// through that would be in time: an election begins, so that it is over when, after [`Timings::patience_for`],
+    /// somebody may take over.
     pub fn election_for(&self, group: &Group) -> Duration {
-        self.patience_for(group).saturating_sub(self.margin)
+        let fence_before = plan::Lease::of(self.lease.max(group.lease())).fence_before;
+        self.patience_for(group).saturating_sub(self.margin + fence_before / 2)
     }
 
     /// How long an answer to a renewal is waited for; after that it counts as not made, and the next one is due.

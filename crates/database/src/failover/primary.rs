@@ -62,6 +62,12 @@ fn ended(view: &View) -> Decision {
 
 fn start(view: &View, why: &str) -> Decision {
     let seen = view.seen;
+    if view.group.is_open() && seen.in_touch {
+        let (epoch, server) = (view.group.epoch, seen.me.clone());
+        let text = format!("{why}: clients are held until postgres is promoted again");
+        let close = Action::Propose(Command::Close { epoch, server });
+        return say(Standing::Starting, close, State::Starting, text);
+    }
     if let Some(trouble) = seen.trouble.as_ref().filter(|trouble| !trouble.retry_in.is_zero()) {
         let text = format!("{}; trying again soon", trouble.what);
         return say(Standing::Starting, Action::Wait, State::Unhealthy, text);

@@ -22,6 +22,7 @@ impl Group {
                 next.promoted(*epoch, boot, *timeline, *switch, *system_identifier)
             }
             Command::Open { epoch, boot } => next.open(*epoch, boot),
+            Command::Close { epoch, server } => next.close(*epoch, server),
             Command::SetSynchronous { epoch, boot, set } => next.set_synchronous(*epoch, boot, set),
             Command::BeginHandover { epoch, boot, to } => next.begin_handover(*epoch, boot, to),
             Command::AskHandover { to } => next.ask_handover(to.as_deref()),
@@ -72,9 +73,7 @@ impl Group {
         clean: Option<Position>,
     ) -> Result<(), Refusal> {
         self.in_epoch(epoch)?;
-        if self.holder != server {
-            return Err(Refusal::NotHolder { holder: self.holder.clone(), server: server.to_owned() });
-        }
+        self.is_holder(server)?;
         if self.is_released() {
             return Err(Refusal::Released { holder: self.holder.clone() });
         }
@@ -151,6 +150,24 @@ impl Group {
         }
         self.state = Phase::Open;
         Ok(())
+    }
+
+    /// No sign of life, and no end of an election: it takes a right away and gives none.
+    fn close(&mut self, epoch: u64, server: &str) -> Result<(), Refusal> {
+        self.in_epoch(epoch)?;
+        self.is_holder(server)?;
+        if !self.is_open() {
+            return Err(Refusal::NotOpen { holder: self.holder.clone(), what: "a restart in place" });
+        }
+        self.state = Phase::Promoting;
+        Ok(())
+    }
+
+    fn is_holder(&self, server: &str) -> Result<(), Refusal> {
+        if self.holder == server {
+            return Ok(());
+        }
+        Err(Refusal::NotHolder { holder: self.holder.clone(), server: server.to_owned() })
     }
 
     fn set_synchronous(&mut self, epoch: u64, boot: &str, set: &SynchronousSet) -> Result<(), Refusal> {

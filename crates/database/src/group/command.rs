@@ -57,6 +57,12 @@ pub enum Command {
         epoch: u64,
         boot: String,
     },
+    /// The holder's postgres has ended and is started again, as a standby: no clients before it is promoted anew, for
+    /// another epoch. Any life of its manager may say so.
+    Close {
+        epoch: u64,
+        server: String,
+    },
     /// Who must have a commit. The order of this and of PostgreSQL's own setting is in `crate::failover::synchrony`.
     SetSynchronous {
         epoch: u64,

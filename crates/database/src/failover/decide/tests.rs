@@ -216,7 +216,15 @@ fn a_primary_whose_lease_ends_is_fenced() {
     check(&died, Standing::Released, "Release", "killed by signal 9: another server may take over at once");
     // What ends one primary after another is no failing machine.
     let again = with(died, |seen| seen.failovers = vec![Duration::from_secs(3)]);
-    check(&again, Standing::Starting, "Start", "starting postgres");
+    check(&again, Standing::Starting, "Close", "clients are held until postgres is promoted again");
+    let unheard = with(again.clone(), |seen| seen.in_touch = false);
+    check(&unheard, Standing::Starting, "Start", "starting postgres");
+    let close = Command::Close { epoch: 1, server: "database-1".into() };
+    let closed = group().apply(&close).unwrap();
+    assert!(closed.apply(&close).is_err(), "once");
+    assert!(group().apply(&Command::Close { epoch: 1, server: "database-2".into() }).is_err());
+    let closed = with(again, |seen| seen.record = super::tests::seen("database-1", Some(closed)).record);
+    check(&closed, Standing::Starting, "Start", "starting postgres");
 }
 
 #[test]
@@ -244,8 +252,8 @@ fn a_replica_opens_an_election_after_the_lease_and_takes_over_after_the_patience
             }
         })
     };
-    check(&follows(3029), Standing::Following, "Wait", "replica of database-1, streaming");
-    check(&follows(3030), Standing::Sealed, "OpenBallot", "silent for longer than its lease");
+    check(&follows(2654), Standing::Following, "Wait", "replica of database-1, streaming");
+    check(&follows(2655), Standing::Sealed, "OpenBallot", "database-1 is silent, its lease at its end");
     let open = Command::OpenBallot { server: "database-2".into(), epoch: 1, seq: 1 };
     let position = Position { epoch: 1, timeline: 2, lsn: Lsn(0x50) };
     let vote = Command::Vote { server: "database-2".into(), boot: "boot-2".into(), position };
@@ -258,8 +266,8 @@ fn a_replica_opens_an_election_after_the_lease_and_takes_over_after_the_patience
             }
         })
     };
-    check(&sealed(3279), Standing::Sealed, "Wait", "elected, until database-1 is fenced for certain");
-    check(&sealed(3280), Standing::Promoting, "TakeOver", "ran out, and this server has most");
+    check(&sealed(3179), Standing::Sealed, "Wait", "elected, until database-1 is fenced for certain");
+    check(&sealed(3180), Standing::Promoting, "TakeOver", "ran out, and this server has most");
 }
 
 #[test]
