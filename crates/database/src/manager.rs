@@ -429,6 +429,8 @@ impl Manager {
             Standing::Failed | Standing::Paused => CALM,
             Standing::Sealed | Standing::Promoting => CLOSE,
             _ if matches!(seen.postgres, Process::Stopped { .. }) => WAITING,
+            // Clients wait for a primary that is started again in place.
+            Standing::Starting if seen.lease.is_some() => CLOSE,
             _ => BUSY,
         };
         let silence = self.view.silence().unwrap_or_default();
