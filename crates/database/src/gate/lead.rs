@@ -79,7 +79,6 @@ pub(crate) fn lead(seen: &Seen, now: Duration) -> Lead {
         Phase::Open => {
             format!("{holder} was not seen to renew its lease for {} s", group.lease().as_secs_f64())
         }
-        Phase::Promoting if group.can_be_followed() => format!("{holder} starts its postgres again"),
         Phase::Promoting => format!("{holder} is being promoted"),
         Phase::HandingOver => format!("{holder} hands over"),
         Phase::Released { .. } if group.began_anew() => {
