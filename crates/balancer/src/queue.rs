@@ -83,7 +83,8 @@ impl Queue {
         let turns = self.turns.load(Ordering::SeqCst);
         let before = self.waiting.fetch_add(1, Ordering::SeqCst);
         let _place = Place(self);
-        if before >= self.length.load(Ordering::Relaxed) {
+        // One that was turned away had its place: the others must not lose theirs to it, nor it its own to them.
+        if waited.is_zero() && before >= self.length.load(Ordering::Relaxed) {
             return Err(Turned::Full);
         }
         // One that was turned away has had its turn to wait; all those come at once, and somebody has to try.
@@ -164,6 +165,10 @@ mod tests {
             let wait = || queue.wait(Duration::ZERO, || None::<()>);
             let (first, second) = tokio::join!(wait(), wait());
             assert_eq!((first, second), (Err(Turned::Late), Err(Turned::Full)));
+            // One that comes back has its place, and those who came meanwhile do not take it.
+            let back = queue.wait(Duration::from_millis(1), || None::<()>);
+            let (first, back) = tokio::join!(wait(), back);
+            assert_eq!((first, back), (Err(Turned::Late), Err(Turned::Late)));
         });
     }
 

@@ -15,6 +15,7 @@
 
 mod epoll;
 pub(crate) mod provided;
+pub(crate) mod room;
 mod sockets;
 
 use std::cell::{Cell, RefCell};
@@ -81,7 +82,6 @@ impl fmt::Debug for Ring {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Operation {
     Receive(u32),
-    /// A send, or the wait until one is possible: a socket has only one of them at a time.
     Send(u32),
     Cancel,
     Tick,
@@ -395,10 +395,11 @@ impl Ring {
 
     /// Whether something was handed over to be sent and is not known to have been.
     pub(crate) fn is_sending(&self, place: u32) -> bool {
-        !matches!(self.sockets.borrow_mut().at(place).outbox, Outbox::Free | Outbox::Full)
+        !matches!(self.sockets.borrow_mut().at(place).outbox, Outbox::Free)
     }
 
     /// Sends so many bytes from the start of the buffer, which is to be the same in every call until one is ready.
+    /// A full socket is an error, as with a system call: the ring does not wait for it, see [`room`].
     pub(crate) fn poll_send(
         &self,
         context: &Context<'_>,
@@ -418,31 +419,15 @@ impl Ring {
                 }
                 (Outbox::Free, Some(memory)) => socket.outbox = Outbox::Underway(Memory::clone(memory)),
                 (Outbox::Free, None) => return Poll::Ready(Ok(0)),
-                (Outbox::Underway(_) | Outbox::Full, _) => return Poll::Pending,
+                (Outbox::Underway(_), _) => return Poll::Pending,
             }
             socket.descriptor
         };
         let bytes = &from.data()[..count];
         let send = opcode::Send::new(Fd(descriptor), bytes.as_ptr(), bytes.len() as u32);
-        let entry = send.flags(libc::MSG_NOSIGNAL).build();
+        let entry = send.flags(libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT).build();
         self.push(entry.user_data(Operation::Send(place).to_user_data()));
         Poll::Pending
-    }
-
-    /// Has this task woken when the socket takes more to send.
-    pub(crate) fn wake_when_writable(&self, context: &Context<'_>, place: u32) {
-        let descriptor = {
-            let mut sockets = self.sockets.borrow_mut();
-            let socket = sockets.at(place);
-            socket.wake_for(context);
-            if !matches!(socket.outbox, Outbox::Free) {
-                return;
-            }
-            socket.outbox = Outbox::Full;
-            socket.descriptor
-        };
-        let poll = opcode::PollAdd::new(Fd(descriptor), libc::POLLOUT as u32).build();
-        self.push(poll.user_data(Operation::Send(place).to_user_data()));
     }
 
     /// Hands a receive to the kernel. `now`: something may be there already, so that it is worth a look before

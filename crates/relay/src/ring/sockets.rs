@@ -52,8 +52,6 @@ pub(super) enum Outbox {
     Underway(#[allow(dead_code)] Memory), // kept, not looked at
     /// What a send came to, not yet asked for.
     Sent(i32),
-    /// The socket is full, and the kernel tells when it no longer is.
-    Full,
 }
 
 impl Socket {
@@ -69,7 +67,7 @@ impl Socket {
     }
 
     pub(super) fn is_sending(&self) -> bool {
-        matches!(self.outbox, Outbox::Underway(_) | Outbox::Full)
+        matches!(self.outbox, Outbox::Underway(_))
     }
 }
 
@@ -114,13 +112,9 @@ impl Sockets {
         Ok(self.woken(place))
     }
 
-    /// A send has ended, or more can be sent.
+    /// A send has ended.
     pub(super) fn sent(&mut self, place: u32, result: i32) -> Option<Waker> {
-        let socket = self.at(place);
-        socket.outbox = match socket.outbox {
-            Outbox::Underway(_) => Outbox::Sent(result),
-            _ => Outbox::Free,
-        };
+        self.at(place).outbox = Outbox::Sent(result);
         self.woken(place)
     }
 

@@ -1,16 +1,18 @@
 //! A connection under io_uring: receives are always under way, sends are system calls, see [`crate::ring`].
 
+use std::cell::OnceCell;
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use rustix::net::SendFlags;
 
 use crate::buffer::Buffer;
 use crate::limits::LENT_BYTES;
 use crate::ring::Ring;
+use crate::ring::room::Room;
 
 #[derive(Debug)]
 pub(crate) struct Stream {
@@ -18,12 +20,14 @@ pub(crate) struct Stream {
     stream: Option<TcpStream>,
     ring: Rc<Ring>,
     place: u32,
+    /// Made when the socket is full for the first time.
+    room: OnceCell<Box<Room>>,
 }
 
 impl Stream {
     pub(super) fn new(stream: TcpStream, ring: &Rc<Ring>) -> Self {
         let place = ring.add(stream.as_raw_fd());
-        Self { stream: Some(stream), ring: Rc::clone(ring), place }
+        Self { stream: Some(stream), ring: Rc::clone(ring), place, room: OnceCell::new() }
     }
 
     pub(super) fn poll_readable(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -55,11 +59,16 @@ impl Stream {
         buffer: &Buffer,
         count: usize,
     ) -> Poll<io::Result<usize>> {
-        if count > LENT_BYTES && !self.ring.is_sending(self.place) {
-            // What was fetched by a system call is sent by one, while it is warm.
+        // What was fetched by a system call is sent by one, while it is warm; so is what may have to wait.
+        if (count > LENT_BYTES || self.room.get().is_some()) && !self.ring.is_sending(self.place) {
             return self.poll_send(context, &buffer.data()[..count]);
         }
-        self.ring.poll_send(context, self.place, buffer, count)
+        match self.ring.poll_send(context, self.place, buffer, count) {
+            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.poll_send(context, &buffer.data()[..count])
+            }
+            sent => sent,
+        }
     }
 
     /// Does what receives, unless the ring does or nothing has come.
@@ -90,20 +99,26 @@ impl Stream {
 
     pub(super) fn poll_when_writable<T>(
         &self,
-        context: &Context<'_>,
+        context: &mut Context<'_>,
         mut send: impl FnMut() -> io::Result<T>,
     ) -> Poll<io::Result<T>> {
-        match send() {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.ring.wake_when_writable(context, self.place);
-                Poll::Pending
+        loop {
+            match send() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(self.room()?.poll(context))?;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return Poll::Ready(result),
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                context.waker().wake_by_ref();
-                Poll::Pending
-            }
-            result => Poll::Ready(result),
         }
+    }
+
+    fn room(&self) -> io::Result<&Room> {
+        if let Some(room) = self.room.get() {
+            return Ok(room);
+        }
+        let room = Room::of(&self.as_fd())?;
+        Ok(self.room.get_or_init(|| Box::new(room)))
     }
 
     pub(super) fn rest(&self) {
@@ -124,6 +139,7 @@ impl AsFd for Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
+        drop(self.room.take());
         if let Some(stream) = self.stream.take() {
             self.ring.give_up(self.place, stream);
         }

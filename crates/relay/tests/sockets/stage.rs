@@ -77,6 +77,10 @@ impl Origin {
         Self { address, state }
     }
 
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     pub fn connections(&self) -> usize {
         self.state.connections.load(Ordering::SeqCst)
     }
@@ -147,7 +151,7 @@ impl Handler for InOrder {
     }
 }
 
-fn timeouts() -> plan::Timeouts {
+pub fn timeouts() -> plan::Timeouts {
     plan::Timeouts {
         header_ms: 500,
         idle_ms: 5_000,
@@ -190,7 +194,7 @@ impl Relay {
         Self::set(address, targets, Settings::new(timeouts))
     }
 
-    fn set(address: &str, targets: Vec<SocketAddr>, settings: Settings) -> Self {
+    pub fn set(address: &str, targets: Vec<SocketAddr>, settings: Settings) -> Self {
         let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let stop = Stop::default();
