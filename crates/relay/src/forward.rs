@@ -192,18 +192,21 @@ impl Exchange<'_> {
                 }
             })
             .await?;
-            self.outcome.first_byte.get_or_insert_with(|| self.outcome.began.elapsed());
-            if let Some(answers) = way.answers {
-                answers();
+            let is_final = !answer.is_interim();
+            if is_final {
+                self.outcome.first_byte = Some(self.outcome.began.elapsed());
+                way.answers.inspect(|answers| answers());
             }
             if answer.status() == 101 && !(self.head.wants_upgrade() && *sending == Sending::Complete) {
                 return Err(ForwardError::BadResponse("101 to a request that did not ask for it".into()));
             }
             expects = false;
-            if !answer.is_interim() {
+            if is_final {
                 return Ok(body);
             }
             Box::pin(self.pass_interim(answer, edits)).await?;
+            // The time of its sending is over, that of the target begins anew.
+            request.waits = false;
         }
         Err(ForwardError::BadResponse(format!("more than {INTERIM_ANSWERS} interim answers")))
     }
@@ -302,10 +305,10 @@ impl Exchange<'_> {
         }
         result?;
         self.answer = Answer::Complete;
-        // Only a connection on which nothing can be left over serves another request. After HEAD a broken server
-        // may still send the body that it announced, later than anybody can look: so never after HEAD.
+        // Only a connection on which nothing can be left over serves another request. A broken server may still send
+        // the body that it announced to HEAD or with 304, later than anybody can look.
         upstream.is_reusable =
-            *sending == Sending::Complete && framed && answer.keeps_alive() && !self.head.is_head();
+            *sending == Sending::Complete && framed && answer.keeps_alive() && !answer.keeps_body();
         Ok(())
     }
 

@@ -26,6 +26,8 @@ pub struct ResponseHead {
     code: usize,
     /// Where the status line ends, CRLF included.
     line_end: usize,
+    /// See [`ResponseHead::keeps_body`].
+    keeps_body: bool,
 }
 
 impl ResponseHead {
@@ -55,7 +57,7 @@ impl ResponseHead {
 
     /// RFC 9112 section 6.3. Two lengths, or a length beside a coding, are refused: somebody behind us and
     /// somebody before us could understand them differently.
-    fn framing(&self, to_head: bool) -> Result<Body, BadResponse> {
+    fn framing(&mut self, to_head: bool) -> Result<Body, BadResponse> {
         let mut lengths = self.fields.known(Known::ContentLength);
         let length = match (lengths.next(), lengths.next()) {
             (None, _) => None,
@@ -71,7 +73,9 @@ impl ResponseHead {
         if coded && (length.is_some() || self.minor == 0) {
             return Err(BadResponse::Framing);
         }
-        if to_head || self.status < 200 || matches!(self.status, 204 | 304) {
+        let has_none = to_head || self.status < 200 || matches!(self.status, 204 | 304);
+        self.keeps_body = has_none && (coded || length.is_some_and(|length| length > 0));
+        if has_none {
             return Ok(Body::NONE);
         }
         Ok(match (coded, length) {
@@ -88,6 +92,11 @@ impl ResponseHead {
     /// 1xx: another head follows. 101 is not one of these: after it HTTP is over.
     pub fn is_interim(&self) -> bool {
         (100..200).contains(&self.status) && self.status != 101
+    }
+
+    /// Whether it tells of a body that does not follow it.
+    pub fn keeps_body(&self) -> bool {
+        self.keeps_body
     }
 
     pub fn fields(&self) -> &Fields {
