@@ -16,7 +16,10 @@ use crate::codec::request::{Refusal, RequestHead};
 use crate::codec::scan::{Found, Scan};
 use crate::codec::write::{self, Keep};
 use crate::exchange::{Exchange, Handler};
-use crate::limits::{FIRST_REQUEST_GRACE_MS, FREE_EXCHANGES, LINGER_BYTES, LINGER_MS};
+use crate::limits::{
+    FIRST_REQUEST_GRACE_MS, FREE_EXCHANGES, LINGER_DRAINING_MS, LINGER_MS, LINGER_QUIET_MS,
+    LINGER_SLICE_BYTES,
+};
 use crate::outcome::{Cause, Outcome};
 use crate::page;
 use crate::stream::Stream;
@@ -116,7 +119,7 @@ async fn introduce(thread: &Thread, client: &mut Client) -> bool {
     if !thread.is_proxy(address.ip()) {
         return true;
     }
-    deadline.set(thread.settings.timeouts.header_ms);
+    deadline.set(thread.timeouts().header_ms);
     loop {
         match proxy::read(buffer.data()) {
             Ok(Some(introduced)) => {
@@ -331,17 +334,30 @@ pub(crate) async fn send_all(thread: &Thread, client: &mut Client, mut bytes: &[
 async fn linger(thread: &Thread, client: &mut Client) {
     client.stream.end_sending();
     client.buffer.consume(usize::MAX);
-    client.deadline.set(LINGER_MS);
-    let mut seen = 0;
-    std::future::poll_fn(|context| {
-        while seen < LINGER_BYTES && client.deadline.check(context).is_ok() {
-            match ready!(client.stream.poll_fill(context, &mut client.buffer, &thread.buffers)) {
-                Ok(0) | Err(_) => break,
-                Ok(count) => seen += count,
+    client.deadline.set(LINGER_QUIET_MS);
+    let end = thread.clock.after_ms(LINGER_MS);
+    loop {
+        let mut seen = 0;
+        let goes_on = std::future::poll_fn(|context| {
+            if thread.draining.get() {
+                client.deadline.shorten(LINGER_DRAINING_MS);
             }
-            client.buffer.consume(usize::MAX);
+            while seen < LINGER_SLICE_BYTES {
+                if client.deadline.check(context).is_err() || thread.clock.now() >= end {
+                    return Poll::Ready(false);
+                }
+                match ready!(client.stream.poll_fill(context, &mut client.buffer, &thread.buffers)) {
+                    Ok(0) | Err(_) => return Poll::Ready(false),
+                    Ok(count) => seen += count,
+                }
+                client.buffer.consume(usize::MAX);
+                client.deadline.set(LINGER_QUIET_MS);
+            }
+            Poll::Ready(true)
+        });
+        if !goes_on.await {
+            return;
         }
-        Poll::Ready(())
-    })
-    .await;
+        thread.give_way().await;
+    }
 }

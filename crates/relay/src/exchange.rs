@@ -100,11 +100,6 @@ impl<'c> Exchange<'c> {
         self.outcome.began
     }
 
-    /// From the beginning until the first byte that a target answered, once there was one.
-    pub fn first_byte(&self) -> Option<Duration> {
-        self.outcome.first_byte
-    }
-
     /// Whether an answer has begun; then no other can be given.
     pub fn is_answered(&self) -> bool {
         self.answer != Answer::None
@@ -181,7 +176,8 @@ impl<'c> Exchange<'c> {
         self.outcome.total = self.outcome.began.elapsed();
         let complete = handled && self.answer == Answer::Complete;
         let goes_on = complete && self.keep && self.body.is_done();
-        let lingers = complete && !goes_on && (!self.body.is_done() || !self.client.buffer.is_empty());
+        let may_come = |client: &Client| !client.buffer.is_empty() || !client.stream.is_quiet_for_sure();
+        let lingers = complete && !goes_on && (!self.body.is_done() || may_come(self.client));
         (self.outcome, goes_on, lingers)
     }
 }

@@ -79,17 +79,8 @@ impl Settings {
         Self { admission: Some(admission), ..self }
     }
 
-    /// Reads who the client is from connections of these proxies.
-    pub fn introduced_by(self, proxies: &[Network]) -> Self {
-        Self { proxies: proxies.into(), ..self }
-    }
-
     pub fn alarmed(self, alarm: Alarm) -> Self {
         Self { alarm, ..self }
-    }
-
-    pub fn paged(self, pages: Pages) -> Self {
-        Self { pages: Arc::new(pages), ..self }
     }
 
     pub fn logged(self, access_log: Option<AccessLog>) -> Self {
@@ -222,12 +213,15 @@ pub const FREE_HEAD_BYTES: usize = 4 * 1024;
 /// Memory of exchanges that are over, which a thread keeps for the next ones.
 pub const FREE_EXCHANGES: usize = 64;
 
-/// What is read and thrown away after an answer that did not wait for the rest of the request, so that the
-/// client reads the answer before it sees a reset.
-pub const LINGER_BYTES: usize = 256 * 1024;
+/// How long it is read and thrown away what a client sends after an answer that did not wait for it, so that the
+/// client reads the answer before it sees a reset: until nothing came for so long, or this much less where the thread
+/// drains, and no more after so long in all.
+pub const LINGER_QUIET_MS: u64 = 5_000;
+pub const LINGER_DRAINING_MS: u64 = 1_000;
+pub const LINGER_MS: u64 = 30_000;
 
-/// How long that may take.
-pub const LINGER_MS: u64 = 1_000;
+/// What of it is read before others have their turn.
+pub const LINGER_SLICE_BYTES: usize = 256 * 1024;
 
 /// How long an idle connection may wait for its next request while the thread retires: the answer then tells its
 /// client to come back elsewhere. One that is quiet for longer loses nothing when it is closed.
