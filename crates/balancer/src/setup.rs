@@ -38,13 +38,15 @@ impl Setup {
 
 /// What the engine follows of a plan.
 pub(crate) fn tuning(planned: &plan::Balancer, files: &Path) -> Tuning {
-    let connections = planned.limits.connections;
+    let connections = planned.limits.connections.map(|all| all as usize);
     let proxies = if planned.proxy_protocol { planned.trusted.clone() } else { Vec::new() };
     Tuning {
         proxies: proxies.into(),
         pages: Arc::new(pages(planned.error_pages.as_deref(), files)),
         timeouts: planned.timeouts,
-        connections: connections.map_or(relay::Limits::default().connections, |all| all as usize),
+        connections: relay::connections_within_descriptors(
+            connections.unwrap_or(relay::Limits::default().connections),
+        ),
     }
 }
 

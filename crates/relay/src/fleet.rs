@@ -4,6 +4,7 @@
 //! Shared by all threads of a server: whether a target is up is one atomic read. Which of those that are up comes
 //! next is not decided here.
 
+pub(crate) mod connections;
 pub mod ejection;
 pub mod health;
 mod names;
@@ -11,11 +12,12 @@ pub mod pace;
 mod place;
 mod question;
 pub mod resolve;
+mod standing;
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Deref;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use plan::{Check, Eject, Target};
@@ -26,10 +28,8 @@ use crate::alarm::Alarm;
 use crate::forward::error::ForwardError;
 use crate::forward::way::Way;
 
-use ejection::Ejection;
-use health::Health;
-use place::Place;
 use resolve::Resolver;
+use standing::{Seen, Standing};
 
 /// The most targets that a request can try, and so the most that a fleet may have.
 pub const MEMBERS: usize = 128;
@@ -68,38 +68,6 @@ struct Member {
     /// Whether it was ordered out of rotation.
     drained: bool,
     standing: Arc<Standing>,
-}
-
-/// What is known of a target. A fleet that follows another one goes on with it, and requests that the other one
-/// still has under way speak for or against the target as before.
-#[derive(Debug)]
-struct Standing {
-    place: Place,
-    /// Whether it is in rotation, as far as checks and requests go.
-    up: AtomicBool,
-    /// How often checks have taken it out.
-    losses: AtomicU32,
-    /// Since when, where that matters: until its slow start is over. 0: long ago.
-    up_since_ms: AtomicU64,
-    /// Whether a request to it failed since the last one that did not: most requests need not take the lock.
-    suspect: AtomicBool,
-    seen: Mutex<Seen>,
-    hurry: Notify,
-    /// How often it came or went.
-    changes: AtomicU64,
-}
-
-/// What checks and requests say of a target.
-#[derive(Debug, Default)]
-struct Seen {
-    health: Health,
-    ejection: Ejection,
-}
-
-impl Seen {
-    fn is_in(&self) -> bool {
-        self.health.up() == Some(true) && !self.ejection.is_out()
-    }
 }
 
 /// The targets that a request has tried, by index. Each is tried at most once.
@@ -176,6 +144,7 @@ impl Fleet {
         for member in &mut self.members {
             if let Some(old) = before.index_of(&member.target) {
                 member.standing = Arc::clone(&before.members[old].standing);
+                member.connections.adjust(member.target.max_connections);
             }
         }
         Self { common: Arc::clone(&before.common), ..self }
@@ -210,9 +179,9 @@ impl Fleet {
     }
 
     /// The way to this target, as things are now.
-    pub fn way(&self, index: usize) -> Way<'static> {
-        let losses = self.losses(index);
-        Way { losses, ..Way::new(self.address(index), self.source(index)) }
+    pub fn way(&self, index: usize) -> Way<'_> {
+        let (losses, connections) = (self.losses(index), Some(&self.members[index].connections));
+        Way { losses, connections, ..Way::new(self.address(index), self.source(index)) }
     }
 
     fn address(&self, index: usize) -> SocketAddr {
@@ -386,7 +355,7 @@ impl Fleet {
     /// Checks it where it is, or where it is to go. Whether that was good.
     async fn check_one(&self, member: &Member) -> bool {
         if let Some(next) = member.place.next() {
-            let asked = self.ask_at(member, next).await;
+            let Some(asked) = self.ask_at(member, next).await else { return false };
             if asked.is_ok() || !member.up.load(Ordering::Relaxed) {
                 tracing::info!("{} is now at {next}", member.target.name);
                 member.place.arrive();
@@ -395,13 +364,15 @@ impl Fleet {
             }
         }
         let Some(now) = member.place.now() else { return false };
-        let asked = self.ask_at(member, now).await;
+        let Some(asked) = self.ask_at(member, now).await else { return false };
         self.checked(member, asked.as_deref());
         asked.is_ok()
     }
 
-    async fn ask_at(&self, member: &Member, address: SocketAddr) -> Result<String, String> {
+    /// None: it could not be asked, for which it can do nothing.
+    async fn ask_at(&self, member: &Member, address: SocketAddr) -> Option<Result<String, String>> {
         let name = member.target.lookup.as_deref();
+        let _held = member.connections.hold();
         question::check(address, self.source_to(address.ip()), name, &self.check).await
     }
 
@@ -477,21 +448,34 @@ impl Deref for Member {
     }
 }
 
-impl Standing {
-    fn of(target: &Target) -> Self {
-        Self {
-            place: Place::of(target),
-            up: AtomicBool::new(false),
-            losses: AtomicU32::new(0),
-            up_since_ms: AtomicU64::new(0),
-            suspect: AtomicBool::new(false),
-            seen: Mutex::default(),
-            hurry: Notify::new(),
-            changes: AtomicU64::new(0),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the checks of one pool saw must not cost another its idle connections.
+    #[test]
+    fn one_server_in_two_fleets_has_connections_of_each() {
+        let fleet = || Fleet::new(vec![target()], planned(), None);
+        let (web, api) = (fleet(), fleet());
+        assert_ne!(web.way(0).route(), api.way(0).route());
+        let next = fleet().following(&web);
+        assert_eq!(web.way(0).route(), next.way(0).route());
+    }
+
+    fn target() -> Target {
+        Target {
+            name: "a".to_owned(),
+            address: SocketAddr::from(([127, 0, 0, 1], 1)),
+            lookup: None,
+            machine: None,
+            weight: 1,
+            backup: false,
+            max_connections: None,
         }
     }
 
-    fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    fn planned() -> Check {
+        let text = r#"{"path":"/","interval_ms":2000,"timeout_ms":1000,"rise":2,"fall":3}"#;
+        serde_json::from_str(text).unwrap()
     }
 }

@@ -77,7 +77,7 @@ impl Exchange<'_> {
             match self.on(upstream, &way, edits).await {
                 // It was closed while it was idle, which says nothing about the target.
                 Err(error) if error.elsewhere() && error.is_death() => {
-                    self.thread.pool.forget((way.target, way.source));
+                    self.thread.pool.forget(way.route());
                 }
                 result => return result.map_err(|error| self.note(error)),
             }

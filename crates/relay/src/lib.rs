@@ -82,7 +82,7 @@ pub use forward::way::Way;
 pub use forward::{Edits, Forwarded};
 pub use histogram::Times;
 pub use introduction::Introduction;
-pub use limits::{Io, Limits, Settings, Tuning, raise_descriptor_limit};
+pub use limits::{Io, Limits, Settings, Tuning, connections_within_descriptors, raise_descriptor_limit};
 pub use meter::{Meter, Metered};
 pub use outcome::Cause;
 pub use probe::{ProbeError, probe};

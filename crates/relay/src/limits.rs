@@ -135,6 +135,31 @@ pub fn raise_descriptor_limit() {
     }
 }
 
+/// What a process has open beside connections: listeners, rings, logs, checks.
+const OTHER_DESCRIPTORS: usize = 64;
+
+/// So many connections of clients, or as many as this process has descriptors for, which it then says: each may need
+/// another one to a server.
+pub fn connections_within_descriptors(wanted: usize) -> usize {
+    let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let Some(descriptors) = descriptors.and_then(|descriptors| usize::try_from(descriptors).ok()) else {
+        return wanted;
+    };
+    let fitting = fitting(descriptors);
+    if fitting < wanted {
+        tracing::warn!(
+            "only {fitting} connections at one time instead of {wanted}: this process may have {descriptors} \
+             descriptors (ulimit -n, LimitNOFILE of systemd)"
+        );
+    }
+    fitting.min(wanted)
+}
+
+/// So many connections of clients fit into so many descriptors.
+fn fitting(descriptors: usize) -> usize {
+    (descriptors.saturating_sub(OTHER_DESCRIPTORS) / 2).max(1)
+}
+
 /// The longest head, of a request or an answer (RFC 6585 section 5: 431).
 pub const HEAD_BYTES: usize = 64 * 1024;
 
@@ -236,3 +261,13 @@ pub const ANSWER_COPY_BYTES: usize = 32 * 1024;
 
 /// What is sent from a file in one system call, so that one large file does not hold up a thread.
 pub const FILE_SLICE_BYTES: usize = 512 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_fit_into_descriptors() {
+        assert_eq!([0, 64, 150, 1024, 1 << 20].map(fitting), [1, 1, 43, 480, 524_256]);
+    }
+}

@@ -8,11 +8,13 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::net::{IpAddr, SocketAddr};
 
+use crate::fleet::connections::Held;
 use crate::stream::Stream;
 use crate::thread::mix;
 
-/// Where a connection leads and where it comes from.
-pub(crate) type Route = (SocketAddr, Option<IpAddr>);
+/// Where a connection leads, where it comes from, and for whom: one server in two pools is two targets, each with checks and
+/// a limit of its own. The number is the address of what its connections are counted in; they keep it there.
+pub(crate) type Route = (SocketAddr, Option<IpAddr>, usize);
 
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
@@ -44,6 +46,10 @@ impl Hasher for Mixer {
         self.write_u64(u64::from(word));
     }
 
+    fn write_usize(&mut self, word: usize) {
+        self.write_u64(word as u64);
+    }
+
     fn write_isize(&mut self, word: isize) {
         self.write_u64(word as u64);
     }
@@ -54,42 +60,51 @@ impl Hasher for Mixer {
 }
 
 #[derive(Debug)]
-struct Idle {
-    stream: Stream,
+pub(crate) struct Idle {
+    pub(crate) stream: Stream,
+    /// See [`Connections`](crate::fleet::connections::Connections).
+    pub(crate) held: Option<Held>,
     /// How often its target had been lost when it was made.
-    losses: u32,
+    pub(crate) losses: u32,
     /// The tick at which it is closed.
-    until: u64,
+    pub(crate) until: u64,
+}
+
+impl Idle {
+    fn is_too_many(&self) -> bool {
+        self.held.as_ref().is_some_and(Held::is_crowded)
+    }
 }
 
 impl Pool {
     /// The connection that was used last: the others may so grow old and be closed.
     /// `losses`: how often the target was lost; a connection from before is dropped. `sure` asks the kernel whether it
     /// still lives, at the price of a system call.
-    pub(crate) fn take(&self, route: Route, losses: u32, sure: bool) -> Option<Stream> {
+    pub(crate) fn take(&self, route: Route, losses: u32, sure: bool) -> Option<Idle> {
         let mut idle = self.idle.borrow_mut();
         let idle = idle.get_mut(&route)?;
-        while let Some(Idle { stream, losses: then, .. }) = idle.pop() {
-            if then == losses && stream.is_quiet() && (!sure || stream.is_quiet_for_sure()) {
-                return Some(stream);
+        while let Some(last) = idle.pop() {
+            let stream = &last.stream;
+            if last.losses == losses && stream.is_quiet() && (!sure || stream.is_quiet_for_sure()) {
+                return Some(last);
             }
         }
         None
     }
 
-    pub(crate) fn give(&self, route: Route, losses: u32, stream: Stream, until: u64, limit: usize) {
+    pub(crate) fn give(&self, route: Route, given: Idle, limit: usize) {
         let mut idle = self.idle.borrow_mut();
         let idle = idle.entry(route).or_default();
-        if idle.len() < limit {
-            stream.rest();
-            idle.push(Idle { stream, losses, until });
+        if idle.len() < limit && !given.is_too_many() {
+            given.stream.rest();
+            idle.push(given);
         }
     }
 
-    /// Closes what was idle for too long, or what the other end has closed.
+    /// Closes what was idle for too long, what the other end has closed, and what others have more need of.
     pub(crate) fn sweep(&self, now: u64) {
         self.idle.borrow_mut().retain(|_, idle| {
-            idle.retain(|idle| idle.until > now && idle.stream.is_quiet());
+            idle.retain(|idle| idle.until > now && !idle.is_too_many() && idle.stream.is_quiet());
             !idle.is_empty()
         });
     }

@@ -19,6 +19,13 @@ pub(crate) fn reason(error: &io::Error) -> String {
     }
 }
 
+/// Whether a connection could not be made for want of something that is ours: descriptors, ports or memory. That says
+/// nothing about the other end.
+pub(crate) fn is_ours(error: &io::Error) -> bool {
+    let ours = [libc::EMFILE, libc::ENFILE, libc::EADDRNOTAVAIL, libc::ENOBUFS, libc::ENOMEM];
+    error.raw_os_error().is_some_and(|number| ours.contains(&number))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -28,5 +35,12 @@ mod tests {
         assert_eq!(reason(&io::Error::from_raw_os_error(111)), "connection refused");
         assert_eq!(reason(&io::ErrorKind::UnexpectedEof.into()), "unexpected end of file");
         assert_eq!(reason(&io::Error::other("DNS is gone")), "DNS is gone");
+    }
+
+    #[test]
+    fn what_we_lack_is_ours() {
+        assert!(is_ours(&io::Error::from_raw_os_error(libc::EMFILE)));
+        assert!(!is_ours(&io::Error::from_raw_os_error(libc::ECONNREFUSED)));
+        assert!(!is_ours(&io::ErrorKind::UnexpectedEof.into()));
     }
 }

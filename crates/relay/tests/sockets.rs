@@ -1,6 +1,8 @@
 //! The engine over real sockets: a client, a relay and an origin, each doing what they should not.
 #![allow(clippy::unwrap_used)] // what a test lacks may end it
 
+#[path = "sockets/crowd.rs"]
+mod crowd;
 #[path = "sockets/endings.rs"]
 mod endings;
 #[allow(dead_code)] // other tests use more of it

@@ -101,7 +101,7 @@ pub fn run(mut start: Start) -> Result<(), Error> {
 }
 
 fn tuning(planned: &plan::Web) -> Tuning {
-    let connections = relay::Limits::default().connections;
+    let connections = relay::connections_within_descriptors(relay::Limits::default().connections);
     Tuning { timeouts: planned.timeouts, connections, proxies: Arc::default(), pages: Arc::default() }
 }
 

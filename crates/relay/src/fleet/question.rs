@@ -6,22 +6,28 @@ use std::time::Duration;
 use plan::{Check, CheckKind};
 
 use crate::probe::{Answered, ProbeError, Question, ask};
+use crate::reason::{is_ours, reason};
 use crate::stream::epoll;
 
-/// Asks, and says in words how that went: Ok is good. `name`: that of the target, if it has one.
+/// Asks, and says in words how that went: Ok is good. None: that failed here and not there. `name`: that of the target,
+/// if it has one.
 pub(super) async fn check(
     target: SocketAddr,
     source: Option<IpAddr>,
     name: Option<&str>,
     check: &Check,
-) -> Result<String, String> {
+) -> Option<Result<String, String>> {
     let within = Duration::from_millis(check.timeout_ms);
     let asked = tokio::time::timeout(within, once(target, source, name, check)).await;
-    match asked.unwrap_or(Err(ProbeError::Late(within))) {
+    Some(match asked.unwrap_or(Err(ProbeError::Late(within))) {
         Ok(Some(answered)) => judged(check, &answered),
         Ok(None) => Ok("takes connections".to_owned()),
+        Err(ProbeError::Connect(error)) if is_ours(&error) => {
+            tracing::warn!("{target} cannot be checked: {}", reason(&error));
+            return None;
+        }
         Err(error) => Err(error.to_string()),
-    }
+    })
 }
 
 async fn once(
@@ -52,5 +58,25 @@ fn judged(check: &Check, answered: &Answered) -> Result<String, String> {
     match memchr::memmem::find(&answered.body, text.as_bytes()) {
         Some(_) => Ok(format!("answered {status} with the expected text")),
         None => Err(format!("answered {status} without the expected text")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fails_here_says_nothing_of_the_target() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let target = SocketAddr::from(([127, 0, 0, 1], 1));
+        let checked = |source| runtime.block_on(check(target, source, None, &planned()));
+        assert!(matches!(checked(None), Some(Err(text)) if text.contains("connection refused")));
+        // No address of this computer.
+        assert_eq!(checked(Some([192, 0, 2, 1].into())), None);
+    }
+
+    fn planned() -> Check {
+        let text = r#"{"path":"/","interval_ms":2000,"timeout_ms":1000,"rise":2,"fall":3}"#;
+        serde_json::from_str(text).unwrap()
     }
 }

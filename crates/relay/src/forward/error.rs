@@ -4,7 +4,7 @@ use std::io;
 
 use crate::codec::chunked::ChunkError;
 use crate::outcome::Cause;
-use crate::reason::reason;
+use crate::reason::{is_ours, reason};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ForwardError {
@@ -52,13 +52,14 @@ impl ForwardError {
 
     /// Whether it speaks against the target: a few of these in a row, and it is taken out of rotation.
     pub fn is_of_target(&self) -> bool {
-        !matches!(
-            self,
+        match self {
+            ForwardError::Connect(error) => !is_ours(error),
             ForwardError::ClientGone
-                | ForwardError::ClientLate
-                | ForwardError::BadRequest(_)
-                | ForwardError::Over
-        )
+            | ForwardError::ClientLate
+            | ForwardError::BadRequest(_)
+            | ForwardError::Over => false,
+            _ => true,
+        }
     }
 
     /// Whether the connection was there and then was not.

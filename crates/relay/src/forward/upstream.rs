@@ -1,7 +1,7 @@
 //! A connection to a target, from the pool or new, and the heads that come on it.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::task::{Context, Poll, ready};
 
 use crate::buffer::Buffer;
@@ -9,6 +9,8 @@ use crate::clock::Deadline;
 use crate::codec::body::Body;
 use crate::codec::response::ResponseHead;
 use crate::codec::scan::{Found, Scan};
+use crate::fleet::connections::Held;
+use crate::pool::{Idle, Route};
 use crate::stream::Stream;
 use crate::thread::Thread;
 
@@ -19,8 +21,9 @@ use super::way::Way;
 pub(super) struct Upstream {
     pub(super) stream: Stream,
     pub(super) buffer: Buffer,
-    target: SocketAddr,
-    source: Option<IpAddr>,
+    route: Route,
+    /// Counts it, where connections to its target are counted.
+    held: Option<Held>,
     /// How often the target had been lost when this was made.
     losses: u32,
     scan: Scan,
@@ -31,9 +34,9 @@ pub(super) struct Upstream {
 impl Upstream {
     /// An idle connection that still lives, if there is one.
     pub(super) fn reuse(thread: &Thread, way: &Way<'_>, sure: bool) -> Option<Self> {
-        let stream = thread.pool.take((way.target, way.source), way.losses, sure)?;
+        let Idle { stream, held, .. } = thread.pool.take(way.route(), way.losses, sure)?;
         thread.counts().reused.add(1);
-        Some(Self::new(stream, way))
+        Some(Self::new(stream, held, way))
     }
 
     pub(super) async fn connect(
@@ -41,6 +44,7 @@ impl Upstream {
         deadline: &Deadline,
         way: &Way<'_>,
     ) -> Result<Self, ForwardError> {
+        let held = way.connections.map(|connections| connections.hold());
         let connecting = Stream::connect(way.target, way.source, &thread.driver);
         let result = match deadline.within(thread.timeouts().connect_ms, connecting).await {
             Ok(result) => result.map_err(ForwardError::Connect),
@@ -52,15 +56,15 @@ impl Upstream {
         } else {
             counts.connect_failures.add(1)
         }
-        Ok(Self::new(result?, way))
+        Ok(Self::new(result?, held, way))
     }
 
-    fn new(stream: Stream, way: &Way<'_>) -> Self {
+    fn new(stream: Stream, held: Option<Held>, way: &Way<'_>) -> Self {
         Self {
             stream,
             buffer: Buffer::default(),
-            target: way.target,
-            source: way.source,
+            route: way.route(),
+            held,
             losses: way.losses,
             scan: Scan::default(),
             is_reusable: false,
@@ -68,7 +72,7 @@ impl Upstream {
     }
 
     pub(super) fn target(&self) -> SocketAddr {
-        self.target
+        self.route.0
     }
 
     pub(super) fn expect_head(&mut self) {
@@ -116,8 +120,8 @@ impl Upstream {
         if is_clean && !thread.draining.get() {
             let limits = &thread.settings.limits;
             let until = thread.clock.after_ms(limits.pool_idle_ms);
-            let route = (self.target, self.source);
-            thread.pool.give(route, self.losses, self.stream, until, limits.idle_per_target);
+            let idle = Idle { stream: self.stream, held: self.held, losses: self.losses, until };
+            thread.pool.give(self.route, idle, limits.idle_per_target);
         }
     }
 }

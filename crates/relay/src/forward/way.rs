@@ -1,6 +1,10 @@
 //! The way to a target: where it answers, where we come from, and whether to go on waiting there.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use crate::fleet::connections::Connections;
+use crate::pool::Route;
 
 /// See the head of this file.
 #[derive(Clone, Copy)]
@@ -10,6 +14,8 @@ pub struct Way<'a> {
     pub source: Option<IpAddr>,
     /// How often the target was lost so far: an idle connection from before that may lead to nobody.
     pub losses: u32,
+    /// All connections to it, where they are counted.
+    pub(crate) connections: Option<&'a Arc<Connections>>,
     /// Asked while nothing was answered yet and the request may be sent a second time, whenever an
     /// [`Alarm`](crate::Alarm) rings: whether it should leave this target and go elsewhere.
     pub leave: Option<&'a dyn Fn() -> bool>,
@@ -20,7 +26,13 @@ pub struct Way<'a> {
 impl<'a> Way<'a> {
     /// To a target of which nothing more is known.
     pub fn new(target: SocketAddr, source: Option<IpAddr>) -> Self {
-        Self { target, source, losses: 0, leave: None, answers: None }
+        Self { target, source, losses: 0, connections: None, leave: None, answers: None }
+    }
+
+    /// Which idle connections lead there.
+    pub(crate) fn route(&self) -> Route {
+        let whom = self.connections.map_or(0, |connections| Arc::as_ptr(connections).addr());
+        (self.target, self.source, whom)
     }
 
     /// The same, left when `leave` says so.

@@ -89,6 +89,10 @@ impl Origin {
         self.state.seen.lock().unwrap().clone()
     }
 
+    pub fn closed(&self) -> usize {
+        self.state.closed.load(Ordering::SeqCst)
+    }
+
     /// Waits until so many connections were played to their end.
     pub fn wait_closed(&self, count: usize) {
         wait_until("a connection is closed", || self.state.closed.load(Ordering::SeqCst) >= count);
@@ -236,7 +240,11 @@ pub struct Client {
 
 impl Client {
     pub fn connect(relay: &Relay) -> Self {
-        let stream = TcpStream::connect(relay.address()).unwrap();
+        Self::to(relay.address())
+    }
+
+    pub fn to(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
         Self { stream }
