@@ -2,7 +2,9 @@
 //!
 //! Root's home is closed to other accounts, so a site that root starts is served from a copy: `releases/N`,
 //! and beside it `releases/N.bin` with the program of `[app] command` when that stands beside the dolmen
-//! binary. A copy is made under another name and renamed when it is whole; the same files make no new one.
+//! binary. A copy is made under another name and renamed when it is whole; the same files make no new one. An
+//! application may use any file of the folder; without one a release holds only what is served, and nothing of what else
+//! lies beside the site file.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read};
@@ -64,7 +66,7 @@ impl ReleaseStore {
 
     /// What is in a release, folders before what is in them.
     pub fn walk(&self, folder: &Path) -> io::Result<Vec<PathBuf>> {
-        walk(folder)
+        walk(folder, &[PathBuf::new()])
     }
 
     /// The account that may read application files.
@@ -114,7 +116,9 @@ fn at(root: &Path, number: u32) -> Release {
 pub fn make(root: &Path, home: &Path, plan: &Plan, old: Option<&Release>) -> Result<Release, StateError> {
     let failed = |error| StateError::Release { path: home.to_owned(), error };
     let program = program(home, plan).map_err(failed)?;
-    let digest = digest(home, program.as_deref()).map_err(failed)?;
+    let (public, parts) = (public(plan), parts(plan));
+    let files = walk(home, &parts).map_err(failed)?;
+    let digest = digest(home, &files, program.as_deref()).map_err(failed)?;
     let last = old.and_then(|old| old.number).unwrap_or(0);
     if last > 0 && fs::read_to_string(digest_file(root, last)).is_ok_and(|kept| kept == digest) {
         return Ok(at(root, last));
@@ -123,12 +127,26 @@ pub fn make(root: &Path, home: &Path, plan: &Plan, old: Option<&Release>) -> Res
     let newest = ReleaseStore::new(root).numbers().last().copied().unwrap_or(0);
     let number = newest.max(last) + 1;
     let release = at(root, number);
-    let static_files = plan.web.as_ref().and_then(|web| web.root.as_deref());
-    let error_pages = plan.balancer.as_ref().and_then(|balancer| balancer.error_pages.as_deref());
-    copy_whole(home, &[static_files, error_pages], program.as_deref(), &release).map_err(failed)?;
+    copy_whole(home, &files, &public, program.as_deref(), &release).map_err(failed)?;
     link::disk::replace(&digest_file(root, number), digest.as_bytes(), link::disk::Access::Everyone)?;
     forget(root, number).map_err(failed)?;
     Ok(release)
+}
+
+/// The folders of what everybody may see, which the account of web servers and balancers reads.
+fn public(plan: &Plan) -> Vec<PathBuf> {
+    let static_files = plan.web.as_ref().and_then(|web| web.root.as_deref());
+    let error_pages = plan.balancer.as_ref().and_then(|balancer| balancer.error_pages.as_deref());
+    // As `walk` names what is in them: without `.` at the beginning or within.
+    let plain = |folder: &Path| -> PathBuf {
+        folder.components().filter(|part| *part != std::path::Component::CurDir).collect()
+    };
+    [static_files, error_pages].into_iter().flatten().map(plain).collect()
+}
+
+/// The parts of the folder that servers use; an empty path is all of it.
+fn parts(plan: &Plan) -> Vec<PathBuf> {
+    if plan.app.is_some() { vec![PathBuf::new()] } else { public(plan) }
 }
 
 /// Removes releases that are too old to be kept beside this one. The one in force stays, however old its number is:
@@ -157,9 +175,9 @@ fn program(home: &Path, plan: &Plan) -> io::Result<Option<PathBuf>> {
 }
 
 /// Changes when any file's place, size, mode or content does; the same on all machines.
-fn digest(home: &Path, program: Option<&Path>) -> io::Result<String> {
+fn digest(home: &Path, files: &[PathBuf], program: Option<&Path>) -> io::Result<String> {
     let mut context = Context::new(&SHA256);
-    for path in walk(home)?.iter().map(PathBuf::as_path).chain(program) {
+    for path in files.iter().map(PathBuf::as_path).chain(program) {
         let meta = fs::symlink_metadata(path)?;
         // A program stands outside; its name says all of its place.
         let place = path.strip_prefix(home).unwrap_or(Path::new(path.file_name().unwrap_or_default()));
@@ -188,14 +206,19 @@ fn hash_content(path: &Path, context: &mut Context) -> io::Result<()> {
     }
 }
 
-/// All files and folders below `home`, sorted, folders before what is in them.
-fn walk(home: &Path) -> io::Result<Vec<PathBuf>> {
+/// All files and folders of these parts of `home`, sorted, folders before what is in them.
+fn walk(home: &Path, parts: &[PathBuf]) -> io::Result<Vec<PathBuf>> {
+    let is_wanted = |path: &Path| {
+        let below = path.strip_prefix(home).unwrap_or(path);
+        parts.iter().any(|part| below.starts_with(part) || part.starts_with(below))
+    };
     let mut found = Vec::new();
     let mut folders = vec![home.to_owned()];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder)? {
             let entry = entry?;
-            if folder == home && LEFT_OUT.iter().any(|name| entry.file_name() == *name) {
+            let is_left_out = folder == home && LEFT_OUT.iter().any(|name| entry.file_name() == *name);
+            if is_left_out || !is_wanted(&entry.path()) {
                 continue;
             }
             if entry.file_type()?.is_dir() {
@@ -208,10 +231,10 @@ fn walk(home: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// `public` are the folders of what everybody may see, which the account of web servers and balancers reads.
 fn copy_whole(
     home: &Path,
-    public: &[Option<&Path>],
+    files: &[PathBuf],
+    public: &[PathBuf],
     program: Option<&Path>,
     release: &Release,
 ) -> io::Result<()> {
@@ -222,10 +245,10 @@ fn copy_whole(
     }
     fs::create_dir_all(&unfinished)?;
     fs::create_dir_all(&release.programs)?;
-    for path in walk(home)? {
+    for path in files {
         let below = path.strip_prefix(home).map_err(io::Error::other)?;
-        let public = public.iter().flatten().any(|public| below.starts_with(public));
-        copy_one(&path, &unfinished.join(below), public)?;
+        let public = public.iter().any(|public| below.starts_with(public));
+        copy_one(path, &unfinished.join(below), public)?;
     }
     if let Some(program) = program
         && let Some(name) = program.file_name()
@@ -277,4 +300,40 @@ fn remove(release: &Release) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_site_without_an_application_takes_only_what_it_serves() {
+        let home = std::env::temp_dir().join(format!("dolmen-release-{}", std::process::id()));
+        for folder in ["public/deep", "errors", "keys", ".git", "other/public"] {
+            fs::create_dir_all(home.join(folder)).unwrap();
+        }
+        for file in
+            ["public/deep/a", "errors/503.html", "keys/secret", "dolmen.toml", ".git/x", "other/public/b"]
+        {
+            link::disk::replace(&home.join(file), b"x", link::disk::Access::Owner).unwrap();
+        }
+        let of = |text: &str| -> Vec<String> {
+            let ground = plan::Ground {
+                place: plan::Place::Machines,
+                generation: 1,
+                folder: "site",
+                files: &plan::Disk { folder: home.clone() },
+            };
+            let plan = plan::Site::from_text(text).plan(&ground).unwrap();
+            let found = walk(&home, &parts(&plan)).unwrap();
+            found.iter().map(|path| path.strip_prefix(&home).unwrap().display().to_string()).collect()
+        };
+        assert!(of("[balancer]\nservers = [\"10.0.0.1:80\"]").is_empty());
+        let pages = of("[balancer]\nservers = [\"10.0.0.1:80\"]\nerror-pages = \"errors\"");
+        assert_eq!(pages, ["errors", "errors/503.html"]);
+        assert_eq!(of("[web]\nroot = \"./public\""), ["public", "public/deep", "public/deep/a"]);
+        let all = of("[app]\ncommand = \"true\"\n[web]\nroot = \"public\"");
+        assert!(all.contains(&"keys/secret".into()) && !all.iter().any(|path| path.starts_with(".git")));
+        fs::remove_dir_all(&home).unwrap();
+    }
 }
