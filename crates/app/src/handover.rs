@@ -52,7 +52,7 @@ impl Supervisor {
     /// Gives way to a successor: what was begun is finished, within this time.
     pub(crate) async fn retire(self, within: Duration) -> Result<(), Error> {
         self.line.report(State::Draining, Order::Retire { within }.sentence());
-        let Supervisor { around, mut crew, mut leaving, serving, stop, line, tune: _tune } = self;
+        let Supervisor { around, mut crew, mut leaving, serving, stop, line, tune: _tune, .. } = self;
         let front = serving.retire(&stop, within, line.hurried());
         let workers = async {
             let until = Instant::now() + within;

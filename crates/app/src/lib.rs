@@ -30,11 +30,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use link::api::{AuthorityError, Delegate};
 use link::board::{Board, SLOTS};
 use link::report::State;
 use link::{Given, Line, Order, Start};
 use plan::Server;
-use relay::{Serving, Settings, Stop, Tuning};
+use relay::{Inner, Serving, Settings, Stop, Tuning};
 use tokio::sync::watch;
 
 pub use environment::EnvironmentError;
@@ -70,6 +71,8 @@ pub enum Error {
     Environment(#[from] EnvironmentError),
     #[error("a thread that serves requests ended by itself, see the log")]
     Broken,
+    #[error(transparent)]
+    Keys(#[from] AuthorityError),
     #[error("cannot serve: {0}")]
     Io(#[from] io::Error),
 }
@@ -105,7 +108,17 @@ pub fn run(mut start: Start) -> Result<(), Error> {
         return Err(Error::NoSocket);
     }
     let (tune, tuned) = watch::channel(tuning(&site.app));
-    let settings = Settings::new(site.app.timeouts).admitted(start.line.admission()).tuned(tuned);
+    let keys = Delegate::for_plan(&given.plan, &given.secrets)?;
+    if let Some(keys) = &keys {
+        start.line.renews_delegate(keys);
+    }
+    // Where there is a tier before it, that comes, and nobody else.
+    let is_behind = given.plan.balancer.is_some() || given.plan.web.is_some();
+    let inner = keys.as_ref().filter(|_| is_behind);
+    let inner =
+        inner.map(|keys| Inner::new(keys.server(), around.me.address, given.plan.encrypted, keys.revoked()));
+    let settings =
+        Settings::new(site.app.timeouts).within(inner.clone()).admitted(start.line.admission()).tuned(tuned);
     let stop = Stop::default();
     let via = format!("1.1 {}", around.me.name);
     let front = move |_thread| Front { board: board.clone(), via: via.clone() };
@@ -117,7 +130,16 @@ pub fn run(mut start: Start) -> Result<(), Error> {
         if !start.succeeds {
             crew.start_all();
         }
-        let mut supervisor = Supervisor { around, crew, leaving: Vec::new(), serving, stop, line, tune };
+        let mut supervisor = Supervisor {
+            around,
+            crew,
+            leaving: Vec::new(),
+            serving,
+            stop,
+            line,
+            tune,
+            inner: inner.zip(keys),
+        };
         match supervisor.serve().await? {
             Order::Retire { within } => supervisor.retire(less_reserve(within)).await,
             Order::Stop { within } => supervisor.end(less_reserve(within)).await,
@@ -186,6 +208,8 @@ struct Supervisor {
     stop: Stop,
     line: Line,
     tune: watch::Sender<Tuning>,
+    /// None: the clients come here themselves.
+    inner: Option<(Inner, Delegate)>,
 }
 
 impl Supervisor {
@@ -238,6 +262,9 @@ impl Supervisor {
             Ok(site) => site,
             Err(error) => return self.line.refused(given, error),
         };
+        if let Some((inner, keys)) = &self.inner {
+            inner.follow(given.plan.encrypted, keys.revoked());
+        }
         if site.is_same_as(&self.crew.site) {
             return self.line.took(given, "goes on with its workers");
         }

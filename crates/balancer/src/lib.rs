@@ -27,6 +27,7 @@ mod traffic;
 use std::sync::Arc;
 use std::time::Duration;
 
+use link::api::{AuthorityError, Delegate};
 use link::report::State;
 use link::{Given, Line, Order, Start};
 use relay::{AccessLog, Current, Resolver, Serving, Settings, Stop, Tuning};
@@ -52,6 +53,8 @@ pub enum Error {
     NoSocket(String),
     #[error("a thread of the balancer ended; see the log before this line")]
     Broken,
+    #[error(transparent)]
+    Keys(#[from] AuthorityError),
     #[error("cannot serve: {0}")]
     Io(#[from] std::io::Error),
 }
@@ -71,8 +74,12 @@ pub fn run_with(mut start: Start, resolver: Resolver) -> Result<(), Error> {
     }
     relay::raise_descriptor_limit();
     let threads = listeners.len();
-    let around = Around::of(&start.plan, &start.me, resolver, threads);
-    let setup = Arc::new(Setup::new(&start.plan, &around, None).ok_or_else(not_planned)?);
+    let keys = Delegate::for_plan(&start.plan, &start.secrets)?;
+    if let Some(keys) = &keys {
+        start.line.renews_delegate(keys);
+    }
+    let around = Around::of(&start.plan, &start.me, keys, resolver, threads);
+    let setup = Arc::new(Setup::new(&start.plan, &around, None)?.ok_or_else(not_planned)?);
     let access_log = AccessLog::begin(planned.access_log.as_ref(), &start.me.name, &start.folder, threads)?;
     let (tune, tuned) = watch::channel(setup::tuning(planned, &start.files));
     let settings = Settings::new(planned.timeouts)
@@ -155,7 +162,11 @@ impl Balancer {
 
     /// Replaces all settings, once the new servers among them were checked. Requests under way keep the old ones.
     async fn take_on(&mut self, given: &Given) {
-        let Some(setup) = Setup::new(&given.plan, &self.around, Some(&self.setup)) else { return };
+        let setup = match Setup::new(&given.plan, &self.around, Some(&self.setup)) {
+            Ok(Some(setup)) => setup,
+            Ok(None) => return,
+            Err(error) => return self.line.refused(given, error),
+        };
         let setup = Arc::new(setup);
         let watched = Watched::over(&setup.pools);
         let known = async {

@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use link::api::{AuthorityError, Delegate};
 use plan::{Place, Plan, Server};
-use relay::{Alarm, Cause, Edits, Exchange, Fleet, ForwardError, HeadEdits, Meter, Resolver, Tried};
+use relay::{Alarm, Cause, Edits, Exchange, Fleet, ForwardError, HeadEdits, Meter, Resolver, Secured, Tried};
 
 use crate::budget::Budget;
 use crate::choose::load::Slot;
@@ -55,16 +56,27 @@ pub(crate) struct Around {
     pub(crate) resolver: Resolver,
     /// How many threads the engine has.
     pub(crate) threads: usize,
+    /// This balancer, and by what servers of other machines know it.
+    pub(crate) me: Server,
+    pub(crate) keys: Option<Delegate>,
 }
 
 impl Around {
-    pub(crate) fn of(plan: &Plan, me: &Server, resolver: Resolver, threads: usize) -> Self {
+    pub(crate) fn of(
+        plan: &Plan,
+        me: &Server,
+        keys: Option<Delegate>,
+        resolver: Resolver,
+        threads: usize,
+    ) -> Self {
         Self {
             source: matches!(plan.place, Place::Up { .. }).then_some(me.address),
             seed: key::hash(me.name.as_bytes()),
             alarm: Alarm::default(),
             resolver,
             threads,
+            me: me.clone(),
+            keys,
         }
     }
 }
@@ -77,16 +89,16 @@ impl Pools {
     /// `before`: the pools until now. One of the same name goes on with what it knows.
     pub(crate) fn new(
         planned: &plan::Balancer,
-        drained: &[String],
+        plan: &Plan,
         around: &Around,
         before: Option<&Pools>,
-    ) -> Self {
+    ) -> Result<Self, AuthorityError> {
         // Without any pool there is still one, empty, that answers 503.
         let own = Some(&planned.pool).filter(|own| !own.servers.is_empty() || planned.pools.is_empty());
         let pool = |planned: &plan::Pool| {
-            Pool::new(planned, drained, around, before.and_then(|before| before.get(&planned.name)))
+            Pool::new(planned, plan, around, before.and_then(|before| before.get(&planned.name)))
         };
-        Self(own.into_iter().chain(&planned.pools).map(pool).collect())
+        Ok(Self(own.into_iter().chain(&planned.pools).map(pool).collect::<Result<_, _>>()?))
     }
 
     /// Whether each server of each pool was checked at least once.
@@ -104,13 +116,22 @@ impl Pools {
 }
 
 impl Pool {
-    fn new(planned: &plan::Pool, drained: &[String], around: &Around, before: Option<&Pool>) -> Self {
+    fn new(
+        planned: &plan::Pool,
+        plan: &Plan,
+        around: &Around,
+        before: Option<&Pool>,
+    ) -> Result<Self, AuthorityError> {
         let mut fleet = Fleet::new(planned.servers.clone(), planned.check.clone(), around.source)
             .ejecting(planned.eject)
             .starting_slowly(planned.slow_start_ms)
             .alarming(around.alarm.clone())
             .resolving(around.resolver.clone(), planned.resolve_ms)
-            .without(drained);
+            .without(&plan.drained)
+            .secured(|target| {
+                let way = Delegate::way(around.keys.as_ref(), plan, &around.me, target)?;
+                Ok::<_, AuthorityError>(way.map(|(config, name)| Secured::new(config, name)))
+            })?;
         if let Some(before) = before {
             fleet = fleet.following(&before.fleet);
         }
@@ -123,7 +144,7 @@ impl Pool {
             old.map_or_else(|| Meter::of_server(&target.name, &meter), Arc::clone)
         });
         let known = before.map(|before| (&before.chooser, &*before.fleet));
-        Self {
+        Ok(Self {
             name: planned.name.clone(),
             chooser: Chooser::new(planned, &fleet, around.seed, known),
             meters: meters.collect(),
@@ -132,7 +153,7 @@ impl Pool {
             retries: planned.retries.unwrap_or(RETRIES),
             budget: before.map_or_else(Arc::default, |before| Arc::clone(&before.budget)),
             began: before.map_or_else(Instant::now, |before| before.began),
-        }
+        })
     }
 
     /// Sends the request to one server after the other until one answers.

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use link::api::AuthorityError;
 use plan::{Network, Plan, Route};
 use relay::Tuning;
 use relay::page::Pages;
@@ -24,15 +25,20 @@ pub(crate) struct Setup {
 impl Setup {
     /// None: the plan has no balancer. `before`: the setup until now; what is known of servers, clients and
     /// requests under way goes on in the new one.
-    pub(crate) fn new(plan: &Plan, around: &Around, before: Option<&Setup>) -> Option<Self> {
-        let planned = plan.balancer.as_ref()?;
-        Some(Self {
+    pub(crate) fn new(
+        plan: &Plan,
+        around: &Around,
+        before: Option<&Setup>,
+    ) -> Result<Option<Self>, AuthorityError> {
+        let Some(planned) = plan.balancer.as_ref() else { return Ok(None) };
+        let pools = Pools::new(planned, plan, around, before.map(|before| &*before.pools))?;
+        Ok(Some(Self {
             shows_via: planned.shows_via,
             trusted: planned.trusted.clone(),
             gate: Gate::new(planned, before.map(|before| &before.gate)),
             routes: planned.routes.clone(),
-            pools: Arc::new(Pools::new(planned, &plan.drained, around, before.map(|before| &*before.pools))),
-        })
+            pools: Arc::new(pools),
+        }))
     }
 }
 

@@ -110,6 +110,7 @@ mod tests {
             database: None,
             drained: Vec::new(),
             control: None,
+            encrypted: false,
             not_served: Vec::new(),
         };
         let expect = "# Written by dolmen from the plan; changes here are lost.\n\

@@ -336,10 +336,10 @@ impl Agent {
         self.answer_waiting()
     }
 
-    /// Gives the servers that hold the machine's key what has changed about keys; to the plan that they go by nothing has.
+    /// Gives the servers that hold the machine's key, or one of their own, what has changed about keys; to the plan that they go by nothing has.
     fn give_keys(&mut self) {
         let servants = self.servants.values_mut();
-        for servant in servants.filter(|servant| surroundings::talks_to_control(servant.server.role)) {
+        for servant in servants.filter(|servant| surroundings::holds_keys(servant.server.role)) {
             servant.follow_plan(&self.around);
         }
     }

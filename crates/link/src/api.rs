@@ -6,6 +6,7 @@
 //! Joining is one of the asks, and not a protocol of its own: see [`Token`].
 
 mod authority;
+mod delegate;
 mod door;
 mod fingerprint;
 mod guests;
@@ -21,6 +22,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use authority::{Authority, AuthorityError, Identity, OPERATOR, name_in, put, request, requested_key};
+pub use delegate::Delegate;
 pub use door::{ApiError, Caller, Conversation, Door, call, call_as_guest};
 pub use fingerprint::Fingerprint;
 pub use guests::Guests;

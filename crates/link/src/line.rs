@@ -17,7 +17,7 @@ use plan::Plan;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::api::Identity;
+use crate::api::{Delegate, Identity};
 use crate::report::{DatabaseReport, PoolTraffic, Report, SiteReport, State};
 use crate::{Secrets, frame};
 
@@ -170,7 +170,7 @@ impl Plans {
 struct Shared {
     server: String,
     plans: watch::Sender<Option<Arc<Given>>>,
-    /// What a server that does not adapt has done with each later plan.
+    /// What is done with each later plan before anything else.
     heeding: Mutex<Vec<Heed>>,
     upward: Mutex<Upward>,
 }
@@ -234,8 +234,8 @@ impl Line {
         Plans(self.plans.clone())
     }
 
-    /// Has this done with each later plan, on the thread of the line, before the agent hears that it was taken. For
-    /// servers that do not adapt to plans: what they work by stays, but machines come and go around them.
+    /// Has this done with each later plan, on the thread of the line, before the agent hears that it was taken. For keys,
+    /// and for servers that do not adapt to plans: what they work by stays, but machines come and go around them.
     pub fn heeds(&self, heed: impl Fn(&Given) + Send + 'static) {
         let mut heeding = self.shared.heeding();
         // None that comes between is missed: it waits for this lock.
@@ -251,6 +251,15 @@ impl Line {
         self.heeds(move |given| match Identity::given(&given.secrets) {
             Ok(newer) => identity.renew(&newer),
             Err(error) => tracing::error!("goes on with the certificate that it has: {error}"),
+        });
+    }
+
+    /// The same for a delegated key.
+    pub fn renews_delegate(&self, delegate: &Delegate) {
+        let delegate = delegate.clone();
+        self.heeds(move |given| match Delegate::given(&given.secrets) {
+            Ok(newer) => delegate.renew(&newer),
+            Err(error) => tracing::error!("goes on with the key that it has: {error}"),
         });
     }
 
@@ -387,12 +396,17 @@ impl Shared {
         Self { server, plans: watch::Sender::new(None), heeding: Mutex::default(), upward }
     }
 
+    fn hand(&self, given: Given) {
+        let (given, heeding) = (Arc::new(given), self.heeding());
+        heeding.iter().for_each(|heed| (heed.0)(&given));
+        // Still held: whoever asks for it to be heeded meanwhile sees this one.
+        self.plans.send_replace(Some(given));
+    }
+
     /// A server that does not adapt is given a plan: what heeds it does, and the agent is told so once.
     fn pass(&self, given: Given) {
-        let (given, heeding) = (Arc::new(given), self.heeding());
-        self.plans.send_replace(Some(Arc::clone(&given)));
-        heeding.iter().for_each(|heed| (heed.0)(&given));
         let generation = given.plan.generation;
+        self.hand(given);
         let before = self.upward().took.as_ref().map(|taken| taken.generation);
         if before != Some(generation) {
             let did = "nothing in it changes this server".to_owned();

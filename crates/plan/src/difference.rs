@@ -33,6 +33,9 @@ pub fn difference(old: Option<&Plan>, new: &Plan) -> Vec<String> {
     {
         sentences.push(format!("{} vote instead of {}", new.join(", "), old.join(", ")));
     }
+    let (on, off) = (new.encrypted && !old.encrypted, old.encrypted && !new.encrypted);
+    say(&mut sentences, "requests between machines go in TLS", on);
+    say(&mut sentences, "requests between machines are no longer encrypted", off);
     say(&mut sentences, "the site runs on another ground", old.place != new.place);
     let drained = new.drained.iter().filter(|name| !old.drained.contains(name));
     sentences.extend(drained.map(|name| format!("{name} leaves the rotation")));

@@ -47,6 +47,9 @@ fn of_the_site(old: &Plan, new: &Plan) -> Vec<String> {
     if old.site != new.site || old.place != new.place {
         sentences.push(format!("the site is {} instead of {}", new.site, old.site));
     }
+    if old.encrypted && !new.encrypted {
+        sentences.push("requests between machines are no longer encrypted".to_owned());
+    }
     match (&old.database, &new.database) {
         (Some(old), Some(new)) => sentences.extend(difference::database(old, new)),
         (None, Some(_)) => sentences.push("a database comes".to_owned()),

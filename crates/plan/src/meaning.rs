@@ -5,7 +5,7 @@ use crate::ground::Ground;
 use crate::meant::{Balancer, Database, FORMAT, Machine, Place, Plan, Role, Server, Web};
 use crate::mistake::{Mistake, Notes};
 use crate::placement::{Force, place};
-use crate::section::{control, dns::DnsSection, firewall, machines, monitor, route, tls};
+use crate::section::{control, dns::DnsSection, firewall, machines, monitor, network, route, tls};
 use crate::servers::{self, servers, targets};
 use crate::typed::Typed;
 
@@ -32,6 +32,7 @@ pub(crate) fn mean(typed: &Typed, ground: &Ground<'_>, before: &[Server], notes:
         app,
         database: force.database.then(|| mean_database(typed, placement.of(Role::Database).len(), notes)),
         drained: Vec::new(),
+        encrypted: network::is_encrypted(typed.network.as_ref(), machines.len(), ground.place),
         control: control::mean(&placement.may_vote, &servers),
         not_served: not_served(typed, &servers, &machines, ground.place),
         machines,
@@ -72,13 +73,14 @@ fn mean_database(typed: &Typed, servers: usize, notes: &Notes) -> Database {
 }
 
 fn not_served(typed: &Typed, servers: &[Server], machines: &[Machine], place: Place) -> Vec<String> {
-    let has_control = servers.iter().any(|server| server.role == Role::Control);
+    let has = |role| servers.iter().any(|server| server.role == role);
+    let (has_control, has_database) = (has(Role::Control), has(Role::Database));
     let written = [
         (typed.tls.is_some(), tls::NOT_SERVED),
         (typed.firewall.is_some(), firewall::NOT_SERVED),
         (typed.monitor.is_some(), monitor::NOT_SERVED),
         (typed.control.is_some() && !has_control, control::NOT_SERVED),
-        (place == Place::Machines && machines.len() > 1, machines::NOT_ENCRYPTED),
+        (has_database && place == Place::Machines && machines.len() > 1, network::NOT_ENCRYPTED),
     ];
     written.iter().filter(|(is_written, _)| *is_written).map(|(_, sentence)| (*sentence).to_owned()).collect()
 }

@@ -52,6 +52,9 @@ pub struct Plan {
     /// those of the one before it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub drained: Vec<String>,
+    /// Whether requests from one machine to another go in TLS.
+    #[serde(default)]
+    pub encrypted: bool,
     /// Who keeps the machines agreed; None when nothing needs it.
     #[serde(default)]
     pub control: Option<Control>,
@@ -285,6 +288,11 @@ impl Database {
 }
 
 impl Plan {
+    /// The machine that `me` reaches in TLS when it asks this target; None: it asks without.
+    pub fn reached_in_tls<'t>(&self, me: &Server, target: &'t Target) -> Option<&'t str> {
+        target.machine.as_deref().filter(|machine| self.encrypted && *machine != me.machine)
+    }
+
     pub fn machine(&self, name: &str) -> Option<&Machine> {
         self.machines.iter().find(|machine| machine.name == name)
     }

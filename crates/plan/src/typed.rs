@@ -25,6 +25,7 @@ use crate::section::dns::DnsSection;
 use crate::section::firewall::FirewallSection;
 use crate::section::machines::{self, MachineEntry};
 use crate::section::monitor::MonitorSection;
+use crate::section::network::NetworkSection;
 use crate::section::route::{self, PoolEntry, RouteEntry};
 use crate::section::tls::TlsSection;
 use crate::section::web::WebSection;
@@ -89,6 +90,7 @@ pub(crate) struct Typed {
     pub(crate) monitor: Option<MonitorSection>,
     pub(crate) control: Option<ControlSection>,
     pub(crate) tls: Option<TlsSection>,
+    pub(crate) network: Option<NetworkSection>,
 }
 
 /// Reads a text. None when it is not TOML or holds nothing, which is then the only thing noted.
@@ -135,6 +137,7 @@ fn read_sections(mut root: Table<'_>) -> Typed {
         monitor: root.section("monitor", MonitorSection::read),
         control: root.section("control", ControlSection::read),
         tls: root.section("tls", TlsSection::read),
+        network: root.section("network", NetworkSection::read),
     };
     typed.names = Names {
         domain: root.means("domain"),

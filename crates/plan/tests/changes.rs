@@ -189,3 +189,32 @@ fn the_last_server_in_rotation_stays() {
         ["web-1 leaves the rotation"]
     );
 }
+
+#[test]
+fn what_was_encrypted_stays_so_while_the_site_runs() {
+    let site = SITE.replacen("[app]", "[app]\non = [\"alpha\", \"beta\"]", 1);
+    let with = |encrypt| site.replacen("[web]", &format!("[network]\nencrypt = {encrypt}\n[web]"), 1);
+    let there = |text: &str| {
+        let ground = Ground { place: Place::Machines, generation: 1, folder: "shop", files: &NoFiles };
+        Site::from_text(text).plan(&ground).unwrap()
+    };
+    let (encrypted, plain) = (there(&site), there(&with(false)));
+    assert!(encrypted.encrypted && there(&with(true)).encrypted && !plain.encrypted && !plan(SITE).encrypted);
+    assert_eq!(difference(Some(&plain), &encrypted), ["requests between machines go in TLS"]);
+    assert_eq!(plan::obstacles(&plain, &encrypted), [""; 0]);
+    let off = ["requests between machines are no longer encrypted"];
+    assert_eq!(difference(Some(&encrypted), &plain), off);
+    assert_eq!(plan::obstacles(&encrypted, &plain), off);
+    // One machine has nobody to talk to, and a server of the own machine is reached as before.
+    assert!(
+        !there(&SITE.replacen("beta = \"10.0.0.2\"\n", "", 1).replace("on = [\"beta\"]\n", "")).encrypted
+    );
+    let web = encrypted.server("web-1").unwrap();
+    let apps = &encrypted.web.as_ref().unwrap().app;
+    for app in apps {
+        let elsewhere = app.machine.as_deref().filter(|machine| *machine != web.machine);
+        assert_eq!(encrypted.reached_in_tls(web, app), elsewhere);
+    }
+    assert!(apps.iter().any(|app| encrypted.reached_in_tls(web, app).is_some()));
+    assert!(apps.iter().all(|app| plain.reached_in_tls(web, app).is_none()));
+}

@@ -22,6 +22,7 @@ use crate::limits::{
 };
 use crate::outcome::{Cause, Outcome};
 use crate::page;
+use crate::secure::Inner;
 use crate::stream::Stream;
 use crate::thread::Thread;
 
@@ -33,6 +34,8 @@ pub(crate) struct Client {
     /// What came and was not used: the rest of a request, and pipelined ones after it.
     pub(crate) buffer: Buffer,
     pub(crate) deadline: Deadline,
+    /// How many keys had been revoked when it showed its own, see [`Inner`](crate::secure::Inner).
+    pub(crate) revoked: usize,
 }
 
 /// Counts a connection as open for as long as it lives, however its task ends.
@@ -94,7 +97,17 @@ pub(crate) fn spawn(thread: Rc<Thread>, exchanges: Rc<impl Exchanges>, stream: S
     tokio::task::spawn_local(async move {
         let thread = &open.0;
         let deadline = thread.clock.deadline();
-        let mut client = Client { stream, address, buffer: Buffer::default(), deadline };
+        // Boxed, so that connections of others have no memory for it.
+        let opened = match &thread.settings.inner {
+            Some(inner) => Box::pin(inner.open(thread, stream, address.ip(), &deadline)).await,
+            None => Some(stream),
+        };
+        let Some(stream) = opened else {
+            thread.counts().refused.add(1);
+            return;
+        };
+        let revoked = thread.settings.inner.as_ref().map_or(0, Inner::revoked);
+        let mut client = Client { stream, address, buffer: Buffer::default(), deadline, revoked };
         if !introduce(thread, &mut client).await {
             thread.counts().refused.add(1);
             return;
@@ -115,7 +128,7 @@ pub(crate) fn spawn(thread: Rc<Thread>, exchanges: Rc<impl Exchanges>, stream: S
 
 /// Lets a proxy say who its client is. False: it did not, as it should have.
 async fn introduce(thread: &Thread, client: &mut Client) -> bool {
-    let Client { stream, buffer, deadline, address } = client;
+    let Client { stream, buffer, deadline, address, .. } = client;
     if !thread.is_proxy(address.ip()) {
         return true;
     }

@@ -13,6 +13,7 @@ use crate::codec::write::Keep;
 use crate::connection::Client;
 use crate::meter::Meter;
 use crate::outcome::{Cause, Outcome};
+use crate::secure::Inner;
 use crate::thread::Thread;
 
 /// What a server does with requests. One is made for each thread, so it need not be `Send`.
@@ -156,7 +157,9 @@ impl<'c> Exchange<'c> {
     /// What the head of the answer says of the connection, which is then kept to: a client that was not told of the
     /// end may have sent its next request.
     pub(crate) fn keep_text(&mut self) -> Keep {
-        self.keep &= !self.thread.draining.get();
+        let is_newer = |inner: &Inner| inner.revoked() != self.client.revoked;
+        self.keep &=
+            !self.thread.draining.get() && !self.thread.settings.inner.as_ref().is_some_and(is_newer);
         match (self.keep, self.head.is_http_1_0()) {
             (false, _) => Keep::Close,
             (true, true) => Keep::Said,

@@ -13,6 +13,7 @@ mod place;
 mod question;
 pub mod resolve;
 mod standing;
+mod tried;
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Deref;
@@ -27,9 +28,12 @@ use tokio::task::JoinSet;
 use crate::alarm::Alarm;
 use crate::forward::error::ForwardError;
 use crate::forward::way::Way;
+use crate::secure::Secured;
 
 use resolve::Resolver;
 use standing::{Seen, Standing};
+
+pub use tried::Tried;
 
 /// The most targets that a request can try, and so the most that a fleet may have.
 pub const MEMBERS: usize = 128;
@@ -67,25 +71,9 @@ struct Member {
     target: Target,
     /// Whether it was ordered out of rotation.
     drained: bool,
+    /// How to connect to it where not without TLS.
+    secured: Option<Secured>,
     standing: Arc<Standing>,
-}
-
-/// The targets that a request has tried, by index. Each is tried at most once.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tried(u128);
-
-impl Tried {
-    pub fn add(&mut self, index: usize) {
-        self.0 |= 1 << index;
-    }
-
-    pub fn has(&self, index: usize) -> bool {
-        self.0 >> index & 1 == 1
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.0 == 0
-    }
 }
 
 impl Fleet {
@@ -98,7 +86,7 @@ impl Fleet {
         }
         let members = targets.into_iter().map(|target| {
             let standing = Arc::new(Standing::of(&target));
-            Member { target, drained: false, standing }
+            Member { target, drained: false, secured: None, standing }
         });
         let common = Common {
             began: Instant::now(),
@@ -137,6 +125,14 @@ impl Fleet {
     /// Rings when a target came or went.
     pub fn alarming(self, alarm: Alarm) -> Self {
         Self { alarm, ..self }
+    }
+
+    /// Connects in TLS to the targets for which this says how.
+    pub fn secured<E>(mut self, how: impl Fn(&Target) -> Result<Option<Secured>, E>) -> Result<Self, E> {
+        for member in &mut self.members {
+            member.secured = how(&member.target)?;
+        }
+        Ok(self)
     }
 
     /// Goes on with what is known of the targets that stay.
@@ -180,8 +176,10 @@ impl Fleet {
 
     /// The way to this target, as things are now.
     pub fn way(&self, index: usize) -> Way<'_> {
-        let (losses, connections) = (self.losses(index), Some(&self.members[index].connections));
-        Way { losses, connections, ..Way::new(self.address(index), self.source(index)) }
+        let member = &self.members[index];
+        let (losses, connections) = (self.losses(index), Some(&member.connections));
+        let (target, source) = (self.address(index), self.source(index));
+        Way { losses, connections, secured: member.secured.as_ref(), ..Way::new(target, source) }
     }
 
     fn address(&self, index: usize) -> SocketAddr {
@@ -373,7 +371,8 @@ impl Fleet {
     async fn ask_at(&self, member: &Member, address: SocketAddr) -> Option<Result<String, String>> {
         let name = member.target.lookup.as_deref();
         let _held = member.connections.hold();
-        question::check(address, self.source_to(address.ip()), name, &self.check).await
+        let source = self.source_to(address.ip());
+        question::check(address, source, member.secured.as_ref(), name, &self.check).await
     }
 
     /// Until the next check: sooner when a request failed, and with an eye on the end of an ejection.

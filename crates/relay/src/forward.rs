@@ -299,7 +299,7 @@ impl Exchange<'_> {
         self.body = request.body.clone();
         self.outcome.head_out = back.head_bytes.min(back.moved);
         self.moved(request, back.moved);
-        if result.is_err() && back.moved == 0 {
+        if result.is_err() && back.is_untouched() {
             // The client has seen none of it, so that it can still be told what is wrong.
             self.answer = Answer::None;
         }

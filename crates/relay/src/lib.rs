@@ -64,6 +64,7 @@ mod probe;
 mod reason;
 mod reply;
 mod ring;
+mod secure;
 mod serve;
 mod stream;
 mod thread;
@@ -86,4 +87,5 @@ pub use limits::{Io, Limits, Settings, Tuning, connections_within_descriptors, r
 pub use meter::{Meter, Metered};
 pub use outcome::Cause;
 pub use probe::{ProbeError, probe};
+pub use secure::{Inner, Secured};
 pub use serve::{Serving, Stop, serve};

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use crate::access_log::AccessLog;
 use crate::alarm::Alarm;
 use crate::page::Pages;
+use crate::secure::Inner;
 
 /// What a server wants of the engine.
 #[derive(Clone, Debug)]
@@ -25,6 +26,8 @@ pub struct Settings {
     pub access_log: Option<AccessLog>,
     /// What a client sees of errors.
     pub pages: Arc<Pages>,
+    /// Where the site's own servers come, and show who they are. None: everybody comes, without TLS.
+    pub inner: Option<Inner>,
     /// What may change while the engine serves. None: it does not.
     pub tuned: Option<watch::Receiver<Tuning>>,
 }
@@ -52,6 +55,7 @@ impl Settings {
             alarm: Alarm::default(),
             access_log: None,
             pages: Arc::default(),
+            inner: None,
             tuned: None,
         }
     }
@@ -81,6 +85,11 @@ impl Settings {
 
     pub fn alarmed(self, alarm: Alarm) -> Self {
         Self { alarm, ..self }
+    }
+
+    /// Takes what the site's own servers send in TLS.
+    pub fn within(self, inner: Option<Inner>) -> Self {
+        Self { inner, ..self }
     }
 
     pub fn logged(self, access_log: Option<AccessLog>) -> Self {

@@ -12,9 +12,10 @@ use crate::fleet::connections::Held;
 use crate::stream::Stream;
 use crate::thread::mix;
 
-/// Where a connection leads, where it comes from, and for whom: one server in two pools is two targets, each with checks and
-/// a limit of its own. The number is the address of what its connections are counted in; they keep it there.
-pub(crate) type Route = (SocketAddr, Option<IpAddr>, usize);
+/// Where a connection leads, where it comes from, for whom, and whether it is in TLS: one server in two pools is two
+/// targets, each with checks and a limit of its own. The number is the address of what its connections are counted in;
+/// they keep it there.
+pub(crate) type Route = (SocketAddr, Option<IpAddr>, usize, bool);
 
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
@@ -36,6 +37,10 @@ impl Hasher for Mixer {
 
     fn write_u64(&mut self, word: u64) {
         self.0 = (self.0 ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+    }
+
+    fn write_u8(&mut self, byte: u8) {
+        self.write_u64(u64::from(byte));
     }
 
     fn write_u16(&mut self, word: u16) {

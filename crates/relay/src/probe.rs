@@ -4,8 +4,9 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::task::Context;
 use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::buffer::{Buffer, Buffers};
 use crate::codec::body::Body;
@@ -13,6 +14,7 @@ use crate::codec::chunked::Chunked;
 use crate::codec::response::ResponseHead;
 use crate::codec::scan::{Found, Scan};
 use crate::reason::reason;
+use crate::secure::Secured;
 use crate::stream::epoll;
 
 /// What is looked at of an answer's body, when it is.
@@ -39,7 +41,7 @@ pub async fn probe(
     within: Duration,
 ) -> Result<u16, ProbeError> {
     let question = Question { method: "GET", path, host, wants_body: false };
-    let asked = tokio::time::timeout(within, ask(target, source, &question)).await;
+    let asked = tokio::time::timeout(within, ask(target, source, None, &question)).await;
     asked.unwrap_or(Err(ProbeError::Late(within))).map(|answer| answer.status)
 }
 
@@ -65,20 +67,34 @@ pub(crate) struct Answered {
 pub(crate) async fn ask(
     target: SocketAddr,
     source: Option<IpAddr>,
+    secured: Option<&Secured>,
     question: &Question<'_>,
 ) -> Result<Answered, ProbeError> {
-    let mut stream = epoll::Stream::connect(target, source).await.map_err(ProbeError::Connect)?;
+    let stream = epoll::connect(target, source).await.map_err(ProbeError::Connect)?;
+    match secured {
+        None => put(stream, question).await,
+        Some(secured) => {
+            let stream = secured.connect(stream).await.map_err(ProbeError::Connect)?;
+            put(stream, question).await
+        }
+    }
+}
+
+async fn put(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    question: &Question<'_>,
+) -> Result<Answered, ProbeError> {
     let Question { method, path, host, wants_body } = question;
     let length = if *method == "POST" { "content-length: 0\r\n" } else { "" };
     let text = format!(
         "{method} {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: dolmen-check\r\naccept: */*\r\n{length}\
          connection: close\r\n\r\n"
     );
-    let mut rest = text.as_bytes();
-    while !rest.is_empty() {
-        let sent = std::future::poll_fn(|context| stream.poll_send(context, rest)).await;
-        rest = &rest[sent.map_err(ProbeError::Broken)?..];
-    }
+    let sent = async {
+        stream.write_all(text.as_bytes()).await?;
+        stream.flush().await
+    };
+    sent.await.map_err(ProbeError::Broken)?;
     let (mut buffer, mut scan) = (Buffer::default(), Scan::default());
     let mut answered = Answered::default();
     let body = loop {
@@ -110,7 +126,7 @@ pub(crate) async fn ask(
 
 /// Reads the body until it ends, or until enough of it is here.
 async fn read_body(
-    stream: &mut epoll::Stream,
+    stream: &mut (impl AsyncRead + Unpin),
     buffer: &mut Buffer,
     body: Body,
     into: &mut Vec<u8>,
@@ -132,7 +148,9 @@ async fn read_body(
     Ok(())
 }
 
-async fn fill(stream: &mut epoll::Stream, buffer: &mut Buffer) -> Result<usize, ProbeError> {
-    let fill = |context: &mut Context<'_>| stream.poll_fill(context, buffer, &Buffers::default());
-    std::future::poll_fn(fill).await.map_err(ProbeError::Broken)
+async fn fill(stream: &mut (impl AsyncRead + Unpin), buffer: &mut Buffer) -> Result<usize, ProbeError> {
+    buffer.ready(&Buffers::default());
+    let count = stream.read(buffer.space()).await.map_err(ProbeError::Broken)?;
+    buffer.filled(count);
+    Ok(count)
 }

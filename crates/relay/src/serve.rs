@@ -209,7 +209,11 @@ async fn admit(
     exchanges: &Rc<impl Exchanges>,
     accepted: io::Result<(tokio::net::TcpStream, std::net::SocketAddr)>,
 ) {
-    match accepted.and_then(|(stream, address)| Ok((Stream::new(stream, &thread.driver)?, address))) {
+    let stream = |stream| match &thread.settings.inner {
+        Some(_) => Stream::unopened(stream),
+        None => Stream::new(stream, &thread.driver),
+    };
+    match accepted.and_then(|(tcp, address)| Ok((stream(tcp)?, address))) {
         Ok((stream, address)) => {
             // A thread without connections has let its clock stand.
             thread.clock.refresh();

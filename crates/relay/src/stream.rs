@@ -1,10 +1,11 @@
 //! The seam between the engine and the kernel: all that is ever done with a connection's socket.
 //!
 //! Two drivers stand behind it. [`epoll`] is tokio's own and works everywhere; `ring` is io_uring, where the kernel
-//! allows it. Whoever uses a stream cannot tell them apart.
+//! allows it. [`tls`] is the first of them with TLS over it. Whoever uses a stream cannot tell them apart.
 
 pub(crate) mod epoll;
 mod ring;
+mod tls;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -15,11 +16,13 @@ use std::task::{Context, Poll, ready};
 use rustix::net::{RecvFlags, Shutdown};
 use rustix::pipe::SpliceFlags;
 use tokio::net::TcpStream;
+use tokio_rustls::TlsStream;
 
 use crate::buffer::{Buffer, Buffers};
 use crate::limits::Io;
 use crate::pipes::Pipe;
 use crate::ring::Ring;
+use crate::secure::Secured;
 
 const SPLICE: SpliceFlags = SpliceFlags::NONBLOCK.union(SpliceFlags::MOVE);
 
@@ -58,6 +61,7 @@ impl Driver {
 pub(crate) enum Stream {
     Epoll(epoll::Stream),
     Ring(ring::Stream),
+    Tls(Box<tls::Stream>),
 }
 
 impl Stream {
@@ -69,13 +73,26 @@ impl Stream {
         })
     }
 
-    /// Connects, from `source` when one is given.
+    /// One of which it is not known yet how it goes on.
+    pub(crate) fn unopened(stream: TcpStream) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
+        Ok(Stream::Epoll(epoll::Stream(stream)))
+    }
+
+    pub(crate) fn secured(stream: TlsStream<TcpStream>) -> Self {
+        Stream::Tls(Box::new(tls::Stream::new(stream)))
+    }
+
+    /// Connects, from `source` when one is given, and in TLS when that is said.
     pub(crate) async fn connect(
         target: SocketAddr,
         source: Option<IpAddr>,
+        secured: Option<&Secured>,
         driver: &Driver,
     ) -> io::Result<Self> {
-        Self::new(epoll::connect(target, source).await?, driver)
+        let stream = epoll::connect(target, source).await?;
+        let Some(secured) = secured else { return Self::new(stream, driver) };
+        Ok(Self::secured(Box::pin(secured.connect(stream)).await?))
     }
 
     /// Waits until there is something to read (the end counts) without needing memory for it.
@@ -83,15 +100,17 @@ impl Stream {
         match self {
             Stream::Epoll(stream) => stream.poll_readable(context),
             Stream::Ring(stream) => stream.poll_readable(context),
+            Stream::Tls(stream) => stream.poll_readable(context),
         }
     }
 
     /// Waits until the other end has closed. Never ready once it has sent something instead, behind which nothing can be
-    /// seen.
+    /// seen; so in TLS, where even the end is something that is sent.
     pub(crate) fn poll_closed(&mut self, context: &mut Context<'_>) -> Poll<()> {
         match self {
             Stream::Epoll(stream) => stream.poll_closed(context),
             Stream::Ring(stream) => stream.poll_closed(context),
+            Stream::Tls(_) => Poll::Pending,
         }
     }
 
@@ -105,6 +124,7 @@ impl Stream {
         match self {
             Stream::Epoll(stream) => stream.poll_fill(context, buffer, free),
             Stream::Ring(stream) => stream.poll_fill(context, buffer),
+            Stream::Tls(stream) => stream.poll_fill(context, buffer, free),
         }
     }
 
@@ -117,27 +137,35 @@ impl Stream {
         count: usize,
     ) -> Poll<io::Result<usize>> {
         match self {
-            Stream::Epoll(_) => self.poll_send(context, &buffer.data()[..count]),
+            Stream::Epoll(_) | Stream::Tls(_) => self.poll_send(context, &buffer.data()[..count]),
             Stream::Ring(stream) => {
                 stream.poll_send_from(context, buffer, count).map(|sent| taken(sent, count))
             }
         }
     }
 
-    /// Whether [`Stream::poll_send_from`] has begun what it has not told the end of.
+    /// Whether a send has begun that was not told the end of.
     pub(crate) fn may_have_sent(&self) -> bool {
         match self {
             Stream::Epoll(_) => false,
             Stream::Ring(stream) => stream.may_have_sent(),
+            Stream::Tls(stream) => stream.may_have_sent(),
         }
     }
 
+    /// Until it is ready, it is only ever asked for the same again.
     pub(crate) fn poll_send(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let sent = match self {
             Stream::Epoll(stream) => stream.poll_send(context, bytes),
             Stream::Ring(stream) => stream.poll_send(context, bytes),
+            Stream::Tls(stream) => stream.poll_send(context, bytes),
         };
         sent.map(|sent| taken(sent, bytes.len()))
+    }
+
+    /// Whether what comes and goes is what the kernel sees, so that it can move it by itself.
+    pub(crate) fn is_plain(&self) -> bool {
+        !matches!(self, Stream::Tls(_))
     }
 
     /// Moves at most so many bytes that have come into an empty pipe, as far as that goes without waiting.
@@ -146,6 +174,7 @@ impl Stream {
         let count = match self {
             Stream::Epoll(stream) => stream.when_readable(splice),
             Stream::Ring(stream) => stream.when_readable(splice),
+            Stream::Tls(_) => Err(io::ErrorKind::Unsupported.into()),
         }?;
         pipe.held += count;
         Ok(count)
@@ -161,23 +190,28 @@ impl Stream {
         let sent = match self {
             Stream::Epoll(stream) => stream.poll_when_writable(context, splice),
             Stream::Ring(stream) => stream.poll_when_writable(context, splice),
+            Stream::Tls(_) => Poll::Ready(Err(io::ErrorKind::Unsupported.into())),
         };
         let count = ready!(sent.map(|sent| taken(sent, pipe.held)))?;
         pipe.held -= count;
         Poll::Ready(Ok(count))
     }
 
-    /// Sends as much as fits from a file, without copying it through this process.
+    /// Sends as much as fits from a file, without copying it through this process where it need not be encrypted.
     pub(crate) async fn send_file(
-        &self,
+        &mut self,
         file: &std::fs::File,
         offset: &mut u64,
         count: usize,
     ) -> io::Result<usize> {
-        let send = || rustix::fs::sendfile(self, file, Some(&mut *offset), count).map_err(io::Error::from);
-        match self {
+        if let Stream::Tls(stream) = self {
+            return stream.send_file(file, offset, count).await;
+        }
+        let send = || rustix::fs::sendfile(&*self, file, Some(&mut *offset), count).map_err(io::Error::from);
+        match &*self {
             Stream::Epoll(stream) => stream.when_writable(send).await,
             Stream::Ring(stream) => stream.when_writable(send).await,
+            Stream::Tls(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 
@@ -194,6 +228,7 @@ impl Stream {
         match self {
             Stream::Epoll(stream) => stream.is_quiet(),
             Stream::Ring(stream) => stream.is_quiet(),
+            Stream::Tls(stream) => stream.is_quiet(),
         }
     }
 
@@ -208,7 +243,7 @@ impl Stream {
     /// for more first, and until that is answered nothing would tell.
     pub(crate) fn is_drained(&self) -> bool {
         match self {
-            Stream::Epoll(_) => true,
+            Stream::Epoll(_) | Stream::Tls(_) => true,
             Stream::Ring(stream) => !stream.may_hold_more() || self.is_empty(),
         }
     }
@@ -221,8 +256,11 @@ impl Stream {
     }
 
     /// Says that nothing more will be sent; reading goes on.
-    pub(crate) fn end_sending(&self) {
-        if let Err(error) = rustix::net::shutdown(self, Shutdown::Write) {
+    pub(crate) fn end_sending(&mut self) {
+        if let Stream::Tls(stream) = self {
+            stream.say_end();
+        }
+        if let Err(error) = rustix::net::shutdown(&*self, Shutdown::Write) {
             tracing::trace!("cannot end sending on a connection: {error}");
         }
     }
@@ -246,6 +284,7 @@ impl AsFd for Stream {
         match self {
             Stream::Epoll(stream) => stream.0.as_fd(),
             Stream::Ring(stream) => stream.as_fd(),
+            Stream::Tls(stream) => stream.as_fd(),
         }
     }
 }

@@ -21,11 +21,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use link::api::{AuthorityError, Delegate};
 use link::board::{Board, Column};
 use link::report::State;
 use link::{Given, Line, Order, Start};
 use plan::{Place, Plan, Server};
-use relay::{AccessLog, Alarm, Current, Fleet, Serving, Settings, Stop, Tuning};
+use relay::{AccessLog, Alarm, Current, Fleet, Inner, Secured, Serving, Settings, Stop, Tuning};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -50,6 +51,8 @@ pub enum Error {
     Root { folder: String, error: std::io::Error },
     #[error("a thread of the web server ended; see the log before this line")]
     Broken,
+    #[error(transparent)]
+    Keys(#[from] AuthorityError),
     #[error("cannot serve: {0}")]
     Io(#[from] std::io::Error),
 }
@@ -71,12 +74,21 @@ pub fn run(mut start: Start) -> Result<(), Error> {
     let alarm = Alarm::default();
     let access_log =
         AccessLog::begin(planned.access_log.as_ref(), &start.me.name, &start.folder, listeners.len())?;
+    let keys = Delegate::for_plan(&start.plan, &start.secrets)?;
+    // Where there is a balancer, it comes, and nobody else.
+    let inner = keys.as_ref().filter(|_| start.plan.balancer.is_some());
+    let inner =
+        inner.map(|keys| Inner::new(keys.server(), start.me.address, start.plan.encrypted, keys.revoked()));
     let settings = Settings::new(planned.timeouts)
+        .within(inner.clone())
         .admitted(start.line.admission())
         .tuned(tuned)
         .alarmed(alarm.clone())
         .logged(Some(access_log.clone()));
-    let shared = Shared { me: start.me, board: start.board, alarm };
+    if let Some(keys) = &keys {
+        start.line.renews_delegate(keys);
+    }
+    let shared = Shared { me: start.me, board: start.board, alarm, keys, inner };
     let (fleet, site) = shared.site(&start.plan, &start.files, None)?;
     let (publish, published) = watch::channel(Arc::new(site));
     let web = move |_| Web { site: Current::new(published.clone()) };
@@ -111,6 +123,9 @@ struct Shared {
     board: Option<Board>,
     /// Rings whenever an app server comes or goes.
     alarm: Alarm,
+    keys: Option<Delegate>,
+    /// None: the clients come here themselves.
+    inner: Option<Inner>,
 }
 
 impl Shared {
@@ -125,6 +140,10 @@ impl Shared {
         let source = matches!(plan.place, Place::Up { .. }).then_some(self.me.address);
         let mut fleet = Fleet::new(planned.app, planned.check, source)
             .alarming(self.alarm.clone())
+            .secured(|target| {
+                let way = Delegate::way(self.keys.as_ref(), plan, &self.me, target)?;
+                Ok::<_, AuthorityError>(way.map(|(config, name)| Secured::new(config, name)))
+            })?
             .without(&plan.drained);
         if let Some(before) = before {
             fleet = fleet.following(before);
@@ -208,6 +227,9 @@ impl Keeper {
         if let Some(planned) = &given.plan.web {
             self.tune.send_replace(tuning(planned));
             self.access_log.follow(planned.access_log.as_ref());
+        }
+        if let (Some(inner), Some(keys)) = (&self.shared.inner, &self.shared.keys) {
+            inner.follow(given.plan.encrypted, keys.revoked());
         }
         self.fleet = fleet;
         self.line.took(given, "uses the new settings");

@@ -261,6 +261,7 @@ fn plan(last: u8, command: &str) -> Plan {
         }),
         drained: Vec::new(),
         control: None,
+        encrypted: false,
         not_served: Vec::new(),
     }
 }

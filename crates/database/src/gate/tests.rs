@@ -391,6 +391,7 @@ fn plan_of_three() -> plan::Plan {
         database: Some(database),
         drained: Vec::new(),
         control: None,
+        encrypted: false,
         not_served: Vec::new(),
     }
 }

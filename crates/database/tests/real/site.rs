@@ -540,6 +540,7 @@ fn plan(first: u8) -> Plan {
         }),
         drained: Vec::new(),
         control: None,
+        encrypted: false,
         not_served: Vec::new(),
     }
 }

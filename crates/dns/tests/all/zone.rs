@@ -52,6 +52,7 @@ pub(crate) fn plan() -> Plan {
         database: None,
         drained: Vec::new(),
         control: None,
+        encrypted: false,
         not_served: Vec::new(),
     }
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use link::Secrets;
 use link::agent_end::Given;
-use link::api::Identity;
+use link::api::{Delegate, Identity};
 use link::board::Board;
-use plan::Role;
+use plan::{Place, Role};
 use tokio::sync::mpsc;
 
 use super::{Happening, spawn};
@@ -70,6 +70,10 @@ impl Surroundings {
         if talks_to_control(role) {
             secrets.extend(Identity::secrets(self.folder.path(), &self.state.revoked()?)?);
         }
+        if talks_to_servers(role) && self.in_force.plan.place == Place::Machines {
+            let delegated = Delegate::secrets(self.folder.path(), &self.state.revoked()?);
+            secrets.extend(delegated.map_err(std::io::Error::other)?);
+        }
         Ok(secrets)
     }
 
@@ -110,9 +114,18 @@ impl Surroundings {
     }
 }
 
+pub(super) fn holds_keys(role: Role) -> bool {
+    talks_to_control(role) || talks_to_servers(role)
+}
+
 /// Whether servers of this role hold the machine's key.
 pub(super) fn talks_to_control(role: Role) -> bool {
     matches!(role, Role::Gate | Role::Database | Role::Control)
+}
+
+/// Whether servers of this role talk to those of other machines, by a key that the machine makes for them.
+pub(super) fn talks_to_servers(role: Role) -> bool {
+    matches!(role, Role::Balancer | Role::Web | Role::App)
 }
 
 /// A process, and the number by which the loop is told of its end.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use testkit::{Bed, Load, post, until};
+use testkit::{Bed, Load, get, post, until};
 
 use super::partitions;
 use super::stage::{ALL, DOLMEN, WITHIN, dolmen, is_drill, join, joined_with, status, token, until_healthy};
@@ -126,13 +126,19 @@ fn one_more_joins(bed: &mut Bed) {
     bed.machine_mut("delta").serve(&[DOLMEN, "agent"]);
     until_healthy(bed, &["alpha", "beta", "gamma", "delta"]);
     // Its own web server answers by its own application, through its own gate.
-    let entry = json!({ "name": "bed", "message": "by delta" });
-    let response = until("an answer of delta's application", WITHIN, || {
-        post(bed.address("delta", 8081), "/api/entries", &entry)
-            .ok()
-            .filter(|response| response.status == 201)
+    let entry = json!({ "name": "bed", "message": "by delta" }).to_string();
+    let web = bed.address("delta", 8081);
+    let url = format!("http://{web}/api/entries");
+    let asks = ["curl", "-si", "-H", "Content-Type: application/json", "--data", &entry, &url];
+    let answer = until("an answer of delta's application", WITHIN, || {
+        Some(bed.machine("delta").run(&asks)).filter(|answer| answer.out.starts_with("HTTP/1.1 201 "))
     });
-    assert!(response.header("via").is_some_and(|via| via.contains("web-3")), "{:?}", response.header("via"));
+    assert!(answer.says("web-3"), "{answer:?}");
+    // From elsewhere it is reached in TLS only, by the site's own servers.
+    let from_elsewhere = [post(web, "/api/entries", &json!({})), get(web, "/style.css", &[])];
+    assert!(from_elsewhere.iter().all(Result::is_err), "{from_elsewhere:?}");
+    let from_beta = bed.machine("beta").run(&["curl", "-si", &url]);
+    assert!(from_beta.code != 0 && from_beta.out.is_empty(), "{from_beta:?}");
     has_all(bed, "alpha", &["by delta".to_owned()]);
     let report = load.finish();
     println!("{} GETs, {} POSTs, slowest {:?}", report.gets, report.posts, report.slowest);

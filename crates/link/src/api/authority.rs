@@ -12,6 +12,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose,
     IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
@@ -32,11 +33,11 @@ pub const OPERATOR: &str = "operator";
 const SUFFIX: &str = "dolmen.internal";
 
 /// The files of an identity, which are also the names of its secrets.
-const CERTIFICATE: &str = "agent.crt";
-const KEY: &str = "agent.key";
-const AUTHORITY: &str = "ca.crt";
+pub(super) const CERTIFICATE: &str = "agent.crt";
+pub(super) const KEY: &str = "agent.key";
+pub(super) const AUTHORITY: &str = "ca.crt";
 /// Whose keys were revoked, among the secrets of a server.
-const REVOKED: &str = "revoked";
+pub(super) const REVOKED: &str = "revoked";
 /// Never beside an identity.
 const AUTHORITY_KEY: &str = "ca.key";
 
@@ -58,6 +59,8 @@ pub enum AuthorityError {
     Read(String),
     #[error("the list of revoked keys cannot be read: {0}")]
     Revoked(#[from] serde_json::Error),
+    #[error("the agent gave no keys by which servers of other machines could be reached")]
+    NoDelegate,
     #[error("the time cannot stand in a certificate: {0}")]
     Time(#[from] time::error::ComponentRange),
     #[error(transparent)]
@@ -194,7 +197,7 @@ pub fn name_in(certificate: &CertificateDer<'_>) -> Result<String, AuthorityErro
     name.map(str::to_owned).ok_or_else(|| AuthorityError::Read("it names nobody".into()))
 }
 
-fn parse<'a>(
+pub(super) fn parse<'a>(
     certificate: &'a CertificateDer<'_>,
 ) -> Result<x509_parser::certificate::X509Certificate<'a>, AuthorityError> {
     let parsed = x509_parser::parse_x509_certificate(certificate);
@@ -205,7 +208,7 @@ pub(super) fn now_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-fn named(name: &str, now_s: u64) -> Result<CertificateParams, AuthorityError> {
+pub(super) fn named(name: &str, now_s: u64) -> Result<CertificateParams, AuthorityError> {
     let mut params = CertificateParams::new(vec![format!("{name}.{SUFFIX}")])?;
     let validity = Validity::of(lifetime(), now_s);
     let time = |seconds: u64| time::OffsetDateTime::from_unix_timestamp(seconds.cast_signed());
@@ -309,8 +312,7 @@ impl Identity {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let versions = [&rustls::version::TLS13];
         let shown = Arc::new(Shown::new(chain, key, &provider)?);
-        let clients =
-            WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider)).build()?;
+        let clients = verifier(&roots, &provider)?;
         let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&versions)?
             .with_client_cert_verifier(Arc::clone(&clients))
@@ -355,6 +357,23 @@ impl Identity {
         server.send_tls13_tickets = 0;
         Ok(Self { server: Arc::new(server), guests, ..self.clone() })
     }
+}
+
+/// Accepts whom this authority vouches for.
+pub(super) fn clients(
+    authority: CertificateDer<'static>,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, AuthorityError> {
+    let mut roots = RootCertStore::empty();
+    roots.add(authority)?;
+    verifier(&Arc::new(roots), provider)
+}
+
+fn verifier(
+    roots: &Arc<RootCertStore>,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, AuthorityError> {
+    Ok(WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), Arc::clone(provider)).build()?)
 }
 
 pub(super) fn server_name(name: &str) -> Result<ServerName<'static>, AuthorityError> {

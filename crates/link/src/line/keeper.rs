@@ -46,7 +46,7 @@ fn listen(stream: &UnixStream, downward: &Downward, shared: &Shared, keeper: &mu
                 downward.site.send_replace(Arc::new(report));
             }
             Ok((Down::Plan(given), _)) if keeper.adapts => {
-                shared.plans.send_replace(Some(Arc::new(*given)));
+                shared.hand(*given);
             }
             Ok((Down::Plan(given), _)) => shared.pass(*given),
             Ok((Down::Retire { within_ms }, _)) => {

@@ -11,9 +11,6 @@ use crate::meant::{Machine, Place, Role};
 use crate::mistake::{Mistake, Notes};
 use crate::typed::{Item, Table, Written};
 
-pub(crate) const NOT_ENCRYPTED: &str = "agents and control talk in TLS, but requests and queries from server to server are \
-                                        not encrypted yet: join the machines by a private network";
-
 /// The agent API of every machine.
 pub(crate) const AGENT_PORT: u16 = 7400;
 /// A loopback block has this many addresses for machines: 127.0.N.1 to 127.0.N.254.

@@ -1,9 +1,32 @@
-//! Networks: `"10.0.0.0/8"`, or one address. Part of `[balancer]` and `[firewall]`.
+//! `[network]`: whether what machines say to each other is encrypted. And networks, `"10.0.0.0/8"` or one address, which are
+//! a part of `[balancer]` and `[firewall]`.
 
 use std::net::IpAddr;
 
-use crate::meant::{Network, masked};
-use crate::typed::Item;
+use crate::meant::{Network, Place, masked};
+use crate::typed::{Item, Table, Written};
+
+pub(crate) const NOT_ENCRYPTED: &str = "queries and what replicas follow go from machine to machine without encryption yet: \
+                                        join the machines by a private network";
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct NetworkSection {
+    encrypt: Option<Written<bool>>,
+}
+
+impl NetworkSection {
+    pub(crate) fn read(mut table: Table<'_>) -> NetworkSection {
+        let section = NetworkSection { encrypt: table.get("encrypt").and_then(|item| item.boolean()) };
+        table.close();
+        section
+    }
+}
+
+/// Unless the file says otherwise; on `up` nothing leaves the computer.
+pub(crate) fn is_encrypted(section: Option<&NetworkSection>, machines: usize, place: Place) -> bool {
+    let wanted = section.and_then(|section| section.encrypt.as_ref()).is_none_or(|encrypt| encrypt.value);
+    wanted && machines > 1 && place == Place::Machines
+}
 
 const NETWORKS_MAX: usize = 1_000;
 

@@ -7,6 +7,7 @@ use plan::{Check, CheckKind};
 
 use crate::probe::{Answered, ProbeError, Question, ask};
 use crate::reason::{is_ours, reason};
+use crate::secure::Secured;
 use crate::stream::epoll;
 
 /// Asks, and says in words how that went: Ok is good. None: that failed here and not there. `name`: that of the target,
@@ -14,11 +15,12 @@ use crate::stream::epoll;
 pub(super) async fn check(
     target: SocketAddr,
     source: Option<IpAddr>,
+    secured: Option<&Secured>,
     name: Option<&str>,
     check: &Check,
 ) -> Option<Result<String, String>> {
     let within = Duration::from_millis(check.timeout_ms);
-    let asked = tokio::time::timeout(within, once(target, source, name, check)).await;
+    let asked = tokio::time::timeout(within, once(target, source, secured, name, check)).await;
     Some(match asked.unwrap_or(Err(ProbeError::Late(within))) {
         Ok(Some(answered)) => judged(check, &answered),
         Ok(None) => Ok("takes connections".to_owned()),
@@ -33,6 +35,7 @@ pub(super) async fn check(
 async fn once(
     target: SocketAddr,
     source: Option<IpAddr>,
+    secured: Option<&Secured>,
     name: Option<&str>,
     check: &Check,
 ) -> Result<Option<Answered>, ProbeError> {
@@ -46,7 +49,7 @@ async fn once(
         host: check.host.as_deref().or(name).unwrap_or(&address),
         wants_body: check.body.is_some(),
     };
-    ask(target, source, &question).await.map(Some)
+    ask(target, source, secured, &question).await.map(Some)
 }
 
 fn judged(check: &Check, answered: &Answered) -> Result<String, String> {
@@ -69,7 +72,7 @@ mod tests {
     fn what_fails_here_says_nothing_of_the_target() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let target = SocketAddr::from(([127, 0, 0, 1], 1));
-        let checked = |source| runtime.block_on(check(target, source, None, &planned()));
+        let checked = |source| runtime.block_on(check(target, source, None, None, &planned()));
         assert!(matches!(checked(None), Some(Err(text)) if text.contains("connection refused")));
         // No address of this computer.
         assert_eq!(checked(Some([192, 0, 2, 1].into())), None);

@@ -106,7 +106,9 @@ impl Pump {
     ) -> Poll<Result<(), Broken>> {
         self.starved = false;
         while !self.head.is_empty() {
-            let count = ready!(sink.poll_send(context, &self.head)).map_err(Broken::Sink)?;
+            let sent = sink.poll_send(context, &self.head);
+            self.may_have_moved |= sink.may_have_sent();
+            let count = ready!(sent).map_err(Broken::Sink)?;
             self.head.drain(..count);
             self.moved += count as u64;
         }
@@ -153,7 +155,8 @@ impl Pump {
                 continue;
             }
             let from = if self.pipe.is_some() { 1 } else { SPLICE_FROM_BYTES };
-            let left = self.body.left().filter(|left| buffer.is_empty() && *left >= from);
+            let can = buffer.is_empty() && source.is_plain() && sink.is_plain();
+            let left = self.body.left().filter(|left| can && *left >= from);
             let Some(left) = left else { break };
             if self.pipe.is_none() {
                 self.pipe = thread.pipes.take().ok();

@@ -45,7 +45,7 @@ impl Upstream {
         way: &Way<'_>,
     ) -> Result<Self, ForwardError> {
         let held = way.connections.map(|connections| connections.hold());
-        let connecting = Stream::connect(way.target, way.source, &thread.driver);
+        let connecting = Stream::connect(way.target, way.source, way.secured, &thread.driver);
         let result = match deadline.within(thread.timeouts().connect_ms, connecting).await {
             Ok(result) => result.map_err(ForwardError::Connect),
             Err(_) => Err(ForwardError::ConnectLate),

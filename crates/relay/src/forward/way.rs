@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::fleet::connections::Connections;
 use crate::pool::Route;
+use crate::secure::Secured;
 
 /// See the head of this file.
 #[derive(Clone, Copy)]
@@ -12,6 +13,8 @@ pub struct Way<'a> {
     pub target: SocketAddr,
     /// Where the connection comes from, when that matters.
     pub source: Option<IpAddr>,
+    /// How to connect to it where not without TLS.
+    pub(crate) secured: Option<&'a Secured>,
     /// How often the target was lost so far: an idle connection from before that may lead to nobody.
     pub losses: u32,
     /// All connections to it, where they are counted.
@@ -26,13 +29,21 @@ pub struct Way<'a> {
 impl<'a> Way<'a> {
     /// To a target of which nothing more is known.
     pub fn new(target: SocketAddr, source: Option<IpAddr>) -> Self {
-        Self { target, source, losses: 0, connections: None, leave: None, answers: None }
+        Self { target, source, secured: None, losses: 0, connections: None, leave: None, answers: None }
+    }
+
+    /// The same, connected to in this way.
+    pub fn secured<'b>(self, secured: Option<&'b Secured>) -> Way<'b>
+    where
+        'a: 'b,
+    {
+        Way { secured, ..self }
     }
 
     /// Which idle connections lead there.
     pub(crate) fn route(&self) -> Route {
         let whom = self.connections.map_or(0, |connections| Arc::as_ptr(connections).addr());
-        (self.target, self.source, whom)
+        (self.target, self.source, whom, self.secured.is_some())
     }
 
     /// The same, left when `leave` says so.

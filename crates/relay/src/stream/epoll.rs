@@ -27,12 +27,6 @@ pub(crate) async fn connect(target: SocketAddr, source: Option<IpAddr>) -> io::R
 }
 
 impl Stream {
-    pub(crate) async fn connect(target: SocketAddr, source: Option<IpAddr>) -> io::Result<Self> {
-        let stream = connect(target, source).await?;
-        stream.set_nodelay(true)?;
-        Ok(Self(stream))
-    }
-
     pub(super) fn poll_readable(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.poll_read_ready(context)
     }
@@ -54,7 +48,7 @@ impl Stream {
         }
     }
 
-    pub(crate) fn poll_fill(
+    pub(super) fn poll_fill(
         &mut self,
         context: &mut Context<'_>,
         buffer: &mut Buffer,
@@ -75,7 +69,7 @@ impl Stream {
         read.map_ok(|()| count)
     }
 
-    pub(crate) fn poll_send(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    pub(super) fn poll_send(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.0).poll_write(context, bytes)
     }
 

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use relay::{Edits, Ended, Exchange, Handler, HeadEdits, Io, Serving, Settings, Stop, Via, Way};
+use relay::{
+    Edits, Ended, Exchange, Handler, HeadEdits, Inner, Io, Secured, Serving, Settings, Stop, Via, Way,
+};
 
 /// How long any wait of a test may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -131,7 +133,7 @@ pub struct Relay {
     serving: Option<Serving>,
 }
 
-struct InOrder(Vec<SocketAddr>);
+struct InOrder(Vec<SocketAddr>, Option<Secured>);
 
 impl Handler for InOrder {
     async fn handle(&self, exchange: &mut Exchange<'_>) -> Result<(), Ended> {
@@ -141,7 +143,8 @@ impl Handler for InOrder {
         };
         let mut status = 503;
         for target in &self.0 {
-            match exchange.forward(Way::new(*target, None), &edits).await {
+            let way = Way::new(*target, None).secured(self.1.as_ref());
+            match exchange.forward(way, &edits).await {
                 Ok(_) => return Ok(()),
                 Err(error) => {
                     status = error.status();
@@ -198,11 +201,26 @@ impl Relay {
         Self::set(address, targets, Settings::new(timeouts))
     }
 
+    /// Reaches another one in TLS.
+    pub fn before(other: &Relay, secured: Secured) -> Self {
+        Self::all("127.0.0.1:0", vec![other.address], Some(secured), Settings::new(timeouts()))
+    }
+
+    /// Takes what comes from other machines in TLS only.
+    pub fn within(address: &str, inner: Inner, origin: &Origin) -> Self {
+        let settings = Settings::new(timeouts()).within(Some(inner));
+        Self::set(address, vec![origin.address], settings)
+    }
+
     pub fn set(address: &str, targets: Vec<SocketAddr>, settings: Settings) -> Self {
+        Self::all(address, targets, None, settings)
+    }
+
+    fn all(address: &str, targets: Vec<SocketAddr>, secured: Option<Secured>, settings: Settings) -> Self {
         let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let stop = Stop::default();
-        let handler = move |_| InOrder(targets.clone());
+        let handler = move |_| InOrder(targets.clone(), secured.clone());
         let serving = relay::serve(vec![listener], settings, stop.clone(), handler).unwrap();
         Self { address, stop, serving: Some(serving) }
     }
