@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use link::control::wire::{ControlAnswer, ControlAsk, MembersReport};
+use link::control::wire::{ControlAnswer, ControlAsk, MemberReport, MembersReport};
 use link::report::State;
 use openraft::ChangeMembers;
 use tokio::time::{Instant, sleep};
@@ -175,34 +175,30 @@ fn condition(core: &Core) -> (State, String) {
         let because = format!("has no leader: {majority} of {voters} voters must reach each other");
         return (State::Unhealthy, because);
     }
-    let disk_was_lost = report
-        .members
-        .iter()
-        .any(|member| member.server == core.server && member.node != core.node && member.votes);
-    // A site that has just begun is not what its file promises before all of them vote.
-    let to_vote = core.peers.voters();
-    let is_to_vote = voters < to_vote.len() && to_vote.contains(&core.server);
-    let state = match mine.votes {
-        false if disk_was_lost => State::Unhealthy,
-        false if is_to_vote => State::Starting,
-        _ => State::Healthy,
-    };
-    (state, sentence(core, &report, voters, mine.votes, disk_was_lost))
+    standing(core, &report, voters, mine.votes)
 }
 
-fn sentence(core: &Core, report: &MembersReport, voters: usize, votes: bool, disk_was_lost: bool) -> String {
-    let term = report.term;
+/// The same of one that follows or leads.
+fn standing(core: &Core, report: &MembersReport, voters: usize, votes: bool) -> (State, String) {
+    let (name, term) = (&core.server, report.term);
     let of = report.leader.as_deref().unwrap_or("nobody");
     if core.is_leader() {
-        format!("leads {voters} {} in term {term}", if voters == 1 { "voter" } else { "voters" })
-    } else if votes {
-        format!("follows {of} in term {term}")
-    } else if disk_was_lost {
-        let name = &core.server;
-        format!(
-            "learns from {of} without a vote, since its disk was empty: `dolmen control replace {name}` gives it one"
-        )
-    } else {
-        format!("learns from {of} in term {term}, without a vote")
+        let text = format!("leads {voters} {} in term {term}", if voters == 1 { "voter" } else { "voters" });
+        return (State::Healthy, text);
     }
+    if votes {
+        return (State::Healthy, format!("follows {of} in term {term}"));
+    }
+    let another = |member: &MemberReport| member.server == *name && member.node != core.node && member.votes;
+    if report.members.iter().any(another) {
+        let text = format!(
+            "learns from {of} without a vote, since its disk was empty: `dolmen control replace {name}` gives it one"
+        );
+        return (State::Unhealthy, text);
+    }
+    // A site that has just begun is not what its file promises before all of them vote.
+    let to_vote = core.peers.voters();
+    let is_to_vote = voters < to_vote.len() && to_vote.contains(name);
+    let state = if is_to_vote { State::Starting } else { State::Healthy };
+    (state, format!("learns from {of} in term {term}, without a vote"))
 }

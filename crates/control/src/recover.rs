@@ -81,8 +81,7 @@ pub(crate) fn keeps(me: &MembersReport, has_leader: bool, others: &[MembersRepor
         return Some(format!("{own} {because}, so there is nothing to forget; nothing was changed"));
     }
     let anew = |report: &&MembersReport| {
-        report.leader.as_ref() == Some(&report.server)
-            && report.members.iter().all(|member| member.node != me.node)
+        report.leads() && report.members.iter().all(|member| member.node != me.node)
     };
     others.iter().find(anew).is_none().then(|| {
         format!(

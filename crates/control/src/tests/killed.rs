@@ -80,7 +80,7 @@ pub async fn leader(stage: &Stage) -> usize {
             };
             let answer = timeout(Duration::from_secs(1), asked).await.ok().flatten();
             if let Some(Answer::Control(ControlAnswer::Members(report))) = answer
-                && report.leader.as_ref() == Some(&report.server)
+                && report.leads()
             {
                 return number;
             }

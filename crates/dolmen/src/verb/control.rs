@@ -87,7 +87,7 @@ async fn show(site: &Site) -> Result<ExitCode, Failure> {
     for server in site.plan.role(Role::Control) {
         let line = match ask(&site.identity, &site.plan.site, server, ControlAsk::Members, ANSWER).await {
             Ok(ControlAnswer::Members(report)) => {
-                has_leader |= report.leader.as_ref() == Some(&report.server);
+                has_leader |= report.leads();
                 of(&report)
             }
             Ok(other) => format!("answered {other:?}"),
@@ -210,13 +210,17 @@ async fn knows_most(site: &Site) -> Result<String, Failure> {
     most.map(|report| report.server).ok_or_else(none)
 }
 
+/// What the leader says. One that was replaced may not know it yet.
+pub(super) fn leader(reports: &[MembersReport]) -> Option<&MembersReport> {
+    reports.iter().filter(|report| report.leads()).max_by_key(|report| report.term)
+}
+
 /// The control servers that vote, or may while a change of the members is under way, as the leader has it.
 pub(super) async fn voters(site: &Site) -> Result<BTreeSet<String>, Failure> {
     let reports = reports(site).await;
-    let leader = reports.iter().find(|report| report.leader.as_ref() == Some(&report.server));
     let none =
         || Failure::failed("control has no leader now, and nothing was changed\nhint: `dolmen control`");
-    let report = leader.ok_or_else(none)?;
+    let report = leader(&reports).ok_or_else(none)?;
     let voters = report.voters.iter().flatten();
     let name = |node: &u64| Some(report.members.iter().find(|member| member.node == *node)?.server.clone());
     Ok(voters.filter_map(name).collect())

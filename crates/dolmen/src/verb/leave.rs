@@ -10,7 +10,7 @@ use link::control::{ControlError, REVOKED};
 use plan::Role;
 use tokio::time::{Instant, sleep};
 
-use super::control::reports;
+use super::control::{leader, reports};
 use super::{Site, wait};
 use crate::failure::Failure;
 use crate::machines::agreed::{self, AgreedError, Agreement, MACHINES, Machines, Member, Vault};
@@ -111,10 +111,7 @@ async fn may_leave(site: &Site, machine: &str) -> Result<(), Failure> {
 
 /// Why control would have no majority when only these of its nodes are left.
 fn keeps(reports: &[MembersReport], staying: &BTreeSet<u64>) -> Option<String> {
-    let leads = |report: &&MembersReport| report.leader.as_ref() == Some(&report.server);
-    let Some(leader) = reports.iter().filter(leads).max_by_key(|report| report.term) else {
-        return Some("control has no leader".into());
-    };
+    let Some(leader) = leader(reports) else { return Some("control has no leader".into()) };
     let short = |voters: &&BTreeSet<u64>| staying.intersection(voters).count() <= voters.len() / 2;
     let voters = leader.voters.iter().find(short)?;
     let left = staying.intersection(voters).count();

@@ -113,6 +113,11 @@ pub struct MembersReport {
 }
 
 impl MembersReport {
+    /// Whether it leads, as far as it knows itself.
+    pub fn leads(&self) -> bool {
+        self.leader.as_ref() == Some(&self.server)
+    }
+
     /// Whether it votes itself. One that lost its disk does not: it came back as another node.
     pub fn votes(&self) -> bool {
         self.voters.iter().any(|voters| voters.contains(&self.node))

@@ -50,7 +50,7 @@ impl Agreement {
 
     /// The voters by the leader's word, which may have been replaced; by the plan when nobody leads.
     fn votes(&self, server: &str) -> bool {
-        let leads = self.reached().find(|report| report.leader.as_ref() == Some(&report.server));
+        let leads = self.reached().find(|report| report.leads());
         match leads {
             Some(report) => report.members.iter().any(|member| member.server == server && member.votes),
             None => self.voters.iter().any(|voter| voter == server),
