@@ -108,10 +108,7 @@ pub fn run(mut start: Start) -> Result<(), Error> {
         return Err(Error::NoSocket);
     }
     let (tune, tuned) = watch::channel(tuning(&site.app));
-    let keys = Delegate::for_plan(&given.plan, &given.secrets)?;
-    if let Some(keys) = &keys {
-        start.line.renews_delegate(keys);
-    }
+    let keys = start.line.delegate(&given.plan, &given.secrets)?;
     // Where there is a tier before it, that comes, and nobody else.
     let is_behind = given.plan.balancer.is_some() || given.plan.web.is_some();
     let inner = keys.as_ref().filter(|_| is_behind);

@@ -27,7 +27,7 @@ mod traffic;
 use std::sync::Arc;
 use std::time::Duration;
 
-use link::api::{AuthorityError, Delegate};
+use link::api::AuthorityError;
 use link::report::State;
 use link::{Given, Line, Order, Start};
 use relay::{AccessLog, Current, Resolver, Serving, Settings, Stop, Tuning};
@@ -74,10 +74,7 @@ pub fn run_with(mut start: Start, resolver: Resolver) -> Result<(), Error> {
     }
     relay::raise_descriptor_limit();
     let threads = listeners.len();
-    let keys = Delegate::for_plan(&start.plan, &start.secrets)?;
-    if let Some(keys) = &keys {
-        start.line.renews_delegate(keys);
-    }
+    let keys = start.line.delegate(&start.plan, &start.secrets)?;
     let around = Around::of(&start.plan, &start.me, keys, resolver, threads);
     let setup = Arc::new(Setup::new(&start.plan, &around, None)?.ok_or_else(not_planned)?);
     let access_log = AccessLog::begin(planned.access_log.as_ref(), &start.me.name, &start.folder, threads)?;

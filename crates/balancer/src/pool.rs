@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use link::api::{AuthorityError, Delegate};
 use plan::{Place, Plan, Server};
-use relay::{Alarm, Cause, Edits, Exchange, Fleet, ForwardError, HeadEdits, Meter, Resolver, Secured, Tried};
+use relay::{Alarm, Cause, Edits, Exchange, Fleet, ForwardError, HeadEdits, Meter, Resolver, Tried};
 
 use crate::budget::Budget;
 use crate::choose::load::Slot;
@@ -128,10 +128,7 @@ impl Pool {
             .alarming(around.alarm.clone())
             .resolving(around.resolver.clone(), planned.resolve_ms)
             .without(&plan.drained)
-            .secured(|target| {
-                let way = Delegate::way(around.keys.as_ref(), plan, &around.me, target)?;
-                Ok::<_, AuthorityError>(way.map(|(config, name)| Secured::new(config, name)))
-            })?;
+            .secured(|target| Delegate::way(around.keys.as_ref(), plan, &around.me, target))?;
         if let Some(before) = before {
             fleet = fleet.following(&before.fleet);
         }

@@ -17,7 +17,7 @@ use plan::Plan;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::api::{Delegate, Identity};
+use crate::api::{AuthorityError, Delegate, Identity};
 use crate::report::{DatabaseReport, PoolTraffic, Report, SiteReport, State};
 use crate::{Secrets, frame};
 
@@ -254,13 +254,16 @@ impl Line {
         });
     }
 
-    /// The same for a delegated key.
-    pub fn renews_delegate(&self, delegate: &Delegate) {
-        let delegate = delegate.clone();
-        self.heeds(move |given| match Delegate::given(&given.secrets) {
-            Ok(newer) => delegate.renew(&newer),
-            Err(error) => tracing::error!("goes on with the key that it has: {error}"),
-        });
+    /// The delegated key that this server was given for its plan, if any; it is renewed in the same way.
+    pub fn delegate(&self, plan: &Plan, secrets: &Secrets) -> Result<Option<Delegate>, AuthorityError> {
+        let delegate = Delegate::for_plan(plan, secrets)?;
+        if let Some(delegate) = delegate.clone() {
+            self.heeds(move |given| match Delegate::given(&given.secrets) {
+                Ok(newer) => delegate.renew(&newer),
+                Err(error) => tracing::error!("goes on with the key that it has: {error}"),
+            });
+        }
+        Ok(delegate)
     }
 
     /// Says that this plan is carried out from now on, and what was done about it.

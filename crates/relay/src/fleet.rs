@@ -128,9 +128,12 @@ impl Fleet {
     }
 
     /// Connects in TLS to the targets for which this says how.
-    pub fn secured<E>(mut self, how: impl Fn(&Target) -> Result<Option<Secured>, E>) -> Result<Self, E> {
+    pub fn secured<S: Into<Secured>, E>(
+        mut self,
+        how: impl Fn(&Target) -> Result<Option<S>, E>,
+    ) -> Result<Self, E> {
         for member in &mut self.members {
-            member.secured = how(&member.target)?;
+            member.secured = how(&member.target)?.map(Into::into);
         }
         Ok(self)
     }
@@ -473,7 +476,7 @@ mod tests {
         }
     }
 
-    fn planned() -> Check {
+    pub(super) fn planned() -> Check {
         let text = r#"{"path":"/","interval_ms":2000,"timeout_ms":1000,"rise":2,"fall":3}"#;
         serde_json::from_str(text).unwrap()
     }

@@ -39,11 +39,13 @@ impl fmt::Debug for Secured {
     }
 }
 
-impl Secured {
-    pub fn new(config: Arc<ClientConfig>, name: ServerName<'static>) -> Self {
+impl From<(Arc<ClientConfig>, ServerName<'static>)> for Secured {
+    fn from((config, name): (Arc<ClientConfig>, ServerName<'static>)) -> Self {
         Self { connector: config.into(), name }
     }
+}
 
+impl Secured {
     pub(crate) async fn connect(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         stream.set_nodelay(true)?;
         Ok(self.connector.connect(self.name.clone(), stream).await?.into())
@@ -133,13 +135,12 @@ impl Inner {
 /// The first byte, which is left where it is; None when there is none in time.
 async fn first_byte(thread: &Thread, stream: &TcpStream, deadline: &Deadline) -> Option<u8> {
     let mut byte = [0];
-    let mut hurries = false;
     deadline.set(thread.timeouts().idle_ms);
     std::future::poll_fn(|context| {
         if let Poll::Ready(peeked) = stream.poll_peek(context, &mut tokio::io::ReadBuf::new(&mut byte)) {
             return Poll::Ready(peeked.ok().filter(|count| *count > 0).map(|_| ()));
         }
-        if thread.draining.get() && !std::mem::replace(&mut hurries, true) {
+        if thread.draining.get() {
             deadline.shorten(FIRST_REQUEST_GRACE_MS);
         }
         if deadline.check(context).is_ok() { Poll::Pending } else { Poll::Ready(None) }

@@ -10,11 +10,13 @@ mod tls;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use rustix::net::{RecvFlags, Shutdown};
 use rustix::pipe::SpliceFlags;
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
@@ -250,9 +252,7 @@ impl Stream {
 
     /// Whether the socket holds nothing, not even the end.
     fn is_empty(&self) -> bool {
-        let mut byte = [0; 1];
-        let peek = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-        matches!(rustix::net::recv(self, &mut byte[..], peek), Err(rustix::io::Errno::AGAIN))
+        matches!(peek(self), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// Says that nothing more will be sent; reading goes on.
@@ -272,6 +272,34 @@ fn taken(sent: io::Result<usize>, of: usize) -> io::Result<usize> {
         Ok(0) if of > 0 => Err(io::ErrorKind::WriteZero.into()),
         sent => sent,
     }
+}
+
+/// Whether a byte has come (1), or the end (0), which stays where it is.
+fn peek(socket: impl AsFd) -> io::Result<usize> {
+    let mut byte = [0; 1];
+    Ok(rustix::net::recv(socket, &mut byte[..], RecvFlags::PEEK | RecvFlags::DONTWAIT)?.0)
+}
+
+/// Reads into the buffer, which gets memory for it, and keeps none while nothing has come.
+fn fill(
+    stream: Pin<&mut impl AsyncRead>,
+    context: &mut Context<'_>,
+    buffer: &mut Buffer,
+    free: &Buffers,
+) -> Poll<io::Result<usize>> {
+    buffer.ready(free);
+    let mut space = ReadBuf::new(buffer.space());
+    if space.capacity() == 0 {
+        return Poll::Ready(Err(full()));
+    }
+    let read = stream.poll_read(context, &mut space);
+    let count = space.filled().len();
+    buffer.filled(count);
+    if count == 0 {
+        // Whoever waits holds no memory for it.
+        buffer.rest(free);
+    }
+    read.map_ok(|()| count)
 }
 
 /// Whoever reads must have made space before.

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use link::api::{Authority, Delegate};
 use relay::{Inner, Secured};
-use stage::{Client, Origin, Relay, read_head};
+use stage::{Client, Origin, Relay, always, read_head};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 const GET: &str = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
@@ -43,8 +43,7 @@ impl Site {
     }
 
     fn to(&self, machine: &str) -> Secured {
-        let (config, name) = self.keys("front").client(machine).unwrap();
-        Secured::new(config, name)
+        self.keys("front").client(machine).unwrap().into()
     }
 }
 
@@ -58,16 +57,6 @@ impl Drop for Site {
 fn chain(site: &Site, origin: &Origin) -> (Relay, Relay) {
     let back = Relay::within("127.0.0.1:0", site.inner("back", ELSEWHERE, true), origin);
     (Relay::before(&back, site.to("back")), back)
-}
-
-fn always(answer: &'static str) -> Origin {
-    Origin::start(move |stream, seen| {
-        while let Some(head) = read_head(stream) {
-            seen.push(head);
-            stream.write_all(answer.as_bytes())?;
-        }
-        Ok(())
-    })
 }
 
 #[test]

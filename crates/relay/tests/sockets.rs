@@ -13,20 +13,9 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
-use stage::{Client, Origin, Relay, read_head};
+use stage::{Client, Origin, Relay, always, read_head};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
-
-/// An origin that answers every request alike and shows the heads it saw.
-fn always(answer: &'static str) -> Origin {
-    Origin::start(move |stream, seen| {
-        while let Some(head) = read_head(stream) {
-            seen.push(head);
-            stream.write_all(answer.as_bytes())?;
-        }
-        Ok(())
-    })
-}
 
 #[test]
 fn a_request_goes_through_and_both_connections_are_kept() {

@@ -26,7 +26,7 @@ use link::board::{Board, Column};
 use link::report::State;
 use link::{Given, Line, Order, Start};
 use plan::{Place, Plan, Server};
-use relay::{AccessLog, Alarm, Current, Fleet, Inner, Secured, Serving, Settings, Stop, Tuning};
+use relay::{AccessLog, Alarm, Current, Fleet, Inner, Serving, Settings, Stop, Tuning};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -74,7 +74,7 @@ pub fn run(mut start: Start) -> Result<(), Error> {
     let alarm = Alarm::default();
     let access_log =
         AccessLog::begin(planned.access_log.as_ref(), &start.me.name, &start.folder, listeners.len())?;
-    let keys = Delegate::for_plan(&start.plan, &start.secrets)?;
+    let keys = start.line.delegate(&start.plan, &start.secrets)?;
     // Where there is a balancer, it comes, and nobody else.
     let inner = keys.as_ref().filter(|_| start.plan.balancer.is_some());
     let inner =
@@ -85,9 +85,6 @@ pub fn run(mut start: Start) -> Result<(), Error> {
         .tuned(tuned)
         .alarmed(alarm.clone())
         .logged(Some(access_log.clone()));
-    if let Some(keys) = &keys {
-        start.line.renews_delegate(keys);
-    }
     let shared = Shared { me: start.me, board: start.board, alarm, keys, inner };
     let (fleet, site) = shared.site(&start.plan, &start.files, None)?;
     let (publish, published) = watch::channel(Arc::new(site));
@@ -140,10 +137,7 @@ impl Shared {
         let source = matches!(plan.place, Place::Up { .. }).then_some(self.me.address);
         let mut fleet = Fleet::new(planned.app, planned.check, source)
             .alarming(self.alarm.clone())
-            .secured(|target| {
-                let way = Delegate::way(self.keys.as_ref(), plan, &self.me, target)?;
-                Ok::<_, AuthorityError>(way.map(|(config, name)| Secured::new(config, name)))
-            })?
+            .secured(|target| Delegate::way(self.keys.as_ref(), plan, &self.me, target))?
             .without(&plan.drained);
         if let Some(before) = before {
             fleet = fleet.following(before);

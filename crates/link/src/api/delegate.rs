@@ -16,14 +16,15 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{NoServerSessionStorage, ParsedCertificate};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, ServerConfig,
+    SignatureScheme,
 };
 
 use super::authority::{
     AUTHORITY, AuthorityError, CERTIFICATE, KEY, REVOKED, clients, name_in, named, now_s, parse, server_name,
 };
 use super::fingerprint::Fingerprint;
-use super::guests::Guests;
+use super::guests::{Clients, Guests};
 use super::shown::Shown;
 use crate::{Secret, Secrets};
 
@@ -62,7 +63,7 @@ impl Delegate {
     }
 
     /// The one that a server was given to talk to others in this plan; None: it was given none, and needs none.
-    pub fn for_plan(plan: &Plan, secrets: &Secrets) -> Result<Option<Self>, AuthorityError> {
+    pub(crate) fn for_plan(plan: &Plan, secrets: &Secrets) -> Result<Option<Self>, AuthorityError> {
         let needs_none = secrets.get(DELEGATED).is_none() && !plan.encrypted;
         if needs_none { Ok(None) } else { Self::given(secrets).map(Some) }
     }
@@ -79,8 +80,8 @@ impl Delegate {
         let shown = Arc::new(Shown::new(chain, key, &provider)?);
         let guests = Guests::default();
         guests.revoke(serde_json::from_str::<Vec<Fingerprint>>(text(REVOKED))?);
-        let machines = clients(certificate(AUTHORITY)?, &provider)?;
-        let verifier = Arc::new(Delegates { machines, guests: guests.clone() });
+        let own = clients(certificate(AUTHORITY)?, &provider)?;
+        let verifier = Arc::new(Delegates(Clients { own, guests: guests.clone() }));
         let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&versions)?
             .with_client_cert_verifier(Arc::clone(&verifier) as _)
@@ -134,13 +135,9 @@ fn from_pem(file: &str, text: &str) -> Result<CertificateDer<'static>, Authority
     certificate.map_err(|error| AuthorityError::Pem { file: file.to_owned(), error })
 }
 
-/// Accepts what a machine of the site has signed.
+/// Accepts what a machine of the site has signed: one of those that these accept, which is no guest.
 #[derive(Debug)]
-struct Delegates {
-    /// Accepts machines.
-    machines: Arc<dyn ClientCertVerifier>,
-    guests: Guests,
-}
+struct Delegates(Clients);
 
 impl Delegates {
     /// The certificate of the machine that signed this one.
@@ -149,14 +146,11 @@ impl Delegates {
         delegated: &CertificateDer<'_>,
         after_it: &'c [CertificateDer<'c>],
         now: UnixTime,
-    ) -> Result<ParsedCertificate<'c>, CertificateError> {
-        let [machine, ..] = after_it else { return Err(CertificateError::UnknownIssuer) };
-        self.machines.verify_client_cert(machine, &[], now).map_err(|_| CertificateError::UnknownIssuer)?;
+    ) -> Result<ParsedCertificate<'c>, Error> {
+        let [machine, ..] = after_it else { return Err(CertificateError::UnknownIssuer.into()) };
+        self.0.verify_client_cert(machine, &[], now)?;
+        let known = ParsedCertificate::try_from(machine)?;
         let wrong = |_| CertificateError::BadEncoding;
-        let known = ParsedCertificate::try_from(machine).map_err(|_| CertificateError::BadEncoding)?;
-        if self.guests.has_revoked(&Fingerprint::of(&known.subject_public_key_info())) {
-            return Err(CertificateError::Revoked);
-        }
         let (machine, delegated) = (parse(machine).map_err(wrong)?, parse(delegated).map_err(wrong)?);
         let key = &machine.public_key().subject_public_key.data;
         let signature = &delegated.signature_value.data;
@@ -166,8 +160,8 @@ impl Delegates {
         let validity = delegated.validity();
         let (begins, ends) = (validity.not_before.timestamp(), validity.not_after.timestamp());
         match now.as_secs().cast_signed() {
-            now if now < begins => Err(CertificateError::NotValidYet),
-            now if now > ends => Err(CertificateError::Expired),
+            now if now < begins => Err(CertificateError::NotValidYet.into()),
+            now if now > ends => Err(CertificateError::Expired.into()),
             _ => Ok(known),
         }
     }
@@ -184,7 +178,7 @@ impl ClientCertVerifier for Delegates {
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
-    ) -> Result<ClientCertVerified, rustls::Error> {
+    ) -> Result<ClientCertVerified, Error> {
         self.machine(end_entity, intermediates, now)?;
         Ok(ClientCertVerified::assertion())
     }
@@ -194,8 +188,8 @@ impl ClientCertVerifier for Delegates {
         message: &[u8],
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.machines.verify_tls12_signature(message, certificate, signature)
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls12_signature(message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -203,12 +197,12 @@ impl ClientCertVerifier for Delegates {
         message: &[u8],
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.machines.verify_tls13_signature(message, certificate, signature)
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls13_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.machines.supported_verify_schemes()
+        self.0.supported_verify_schemes()
     }
 }
 
@@ -220,7 +214,7 @@ impl ServerCertVerifier for Delegates {
         server_name: &ServerName<'_>,
         _ocsp_response: &[u8],
         now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
+    ) -> Result<ServerCertVerified, Error> {
         let machine = self.machine(end_entity, intermediates, now)?;
         rustls::client::verify_server_name(&machine, server_name)?;
         Ok(ServerCertVerified::assertion())
@@ -231,8 +225,8 @@ impl ServerCertVerifier for Delegates {
         message: &[u8],
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.machines.verify_tls12_signature(message, certificate, signature)
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls12_signature(message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -240,12 +234,12 @@ impl ServerCertVerifier for Delegates {
         message: &[u8],
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.machines.verify_tls13_signature(message, certificate, signature)
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls13_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.machines.supported_verify_schemes()
+        self.0.supported_verify_schemes()
     }
 }
 

@@ -66,6 +66,7 @@ fn judged(check: &Check, answered: &Answered) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::planned;
     use super::*;
 
     #[test]
@@ -76,10 +77,5 @@ mod tests {
         assert!(matches!(checked(None), Some(Err(text)) if text.contains("connection refused")));
         // No address of this computer.
         assert_eq!(checked(Some([192, 0, 2, 1].into())), None);
-    }
-
-    fn planned() -> Check {
-        let text = r#"{"path":"/","interval_ms":2000,"timeout_ms":1000,"rise":2,"fall":3}"#;
-        serde_json::from_str(text).unwrap()
     }
 }

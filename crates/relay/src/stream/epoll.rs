@@ -6,8 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use rustix::net::RecvFlags;
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::io::{AsyncWrite, Interest};
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::buffer::{Buffer, Buffers};
@@ -32,14 +31,11 @@ impl Stream {
     }
 
     pub(super) fn poll_closed(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let mut byte = [0; 1];
-        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
         loop {
             if ready!(self.0.poll_read_ready(context)).is_err() {
                 return Poll::Ready(());
             }
-            let peek = || Ok(rustix::net::recv(&self.0, &mut byte[..], flags)?.0);
-            match self.0.try_io(Interest::READABLE, peek) {
+            match self.0.try_io(Interest::READABLE, || super::peek(&self.0)) {
                 Ok(0) => return Poll::Ready(()),
                 Ok(_) => return Poll::Pending,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -54,19 +50,7 @@ impl Stream {
         buffer: &mut Buffer,
         free: &Buffers,
     ) -> Poll<io::Result<usize>> {
-        buffer.ready(free);
-        let mut space = ReadBuf::new(buffer.space());
-        if space.capacity() == 0 {
-            return Poll::Ready(Err(super::full()));
-        }
-        let read = Pin::new(&mut self.0).poll_read(context, &mut space);
-        let count = space.filled().len();
-        buffer.filled(count);
-        if count == 0 {
-            // Whoever waits holds no memory for it.
-            buffer.rest(free);
-        }
-        read.map_ok(|()| count)
+        super::fill(Pin::new(&mut self.0), context, buffer, free)
     }
 
     pub(super) fn poll_send(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {

@@ -7,8 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
-use rustix::net::RecvFlags;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncWrite, Interest};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
@@ -48,19 +47,7 @@ impl Stream {
         buffer: &mut Buffer,
         free: &Buffers,
     ) -> Poll<io::Result<usize>> {
-        buffer.ready(free);
-        let mut space = ReadBuf::new(buffer.space());
-        if space.capacity() == 0 {
-            return Poll::Ready(Err(super::full()));
-        }
-        let read = Pin::new(&mut self.stream).poll_read(context, &mut space);
-        let count = space.filled().len();
-        buffer.filled(count);
-        if count == 0 {
-            // Whoever waits holds no memory for it.
-            buffer.rest(free);
-        }
-        read.map_ok(|()| count)
+        super::fill(Pin::new(&mut self.stream), context, buffer, free)
     }
 
     /// Until it is ready, it is only ever asked for the same again.
@@ -94,13 +81,9 @@ impl Stream {
 
     /// Whether certainly nothing has come: an answer that nobody asked for, or the end.
     pub(super) fn is_quiet(&self) -> bool {
-        let mut byte = [0];
-        let peek = || {
-            let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-            Ok(rustix::net::recv(self, &mut byte[..], flags)?.0)
-        };
-        let tried = self.stream.get_ref().0.try_io(tokio::io::Interest::READABLE, peek);
-        let is_empty = matches!(tried, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
+        let (tcp, _) = self.stream.get_ref();
+        let peeked = tcp.try_io(Interest::READABLE, || super::peek(tcp));
+        let is_empty = matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
         is_empty && !self.holds_something()
     }
 

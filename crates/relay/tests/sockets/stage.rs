@@ -36,6 +36,17 @@ struct State {
     seen: Mutex<Vec<String>>,
 }
 
+/// One that answers every request alike and shows the heads it saw.
+pub fn always(answer: &'static str) -> Origin {
+    Origin::start(move |stream, seen| {
+        while let Some(head) = read_head(stream) {
+            seen.push(head);
+            stream.write_all(answer.as_bytes())?;
+        }
+        Ok(())
+    })
+}
+
 /// What a script notes of the requests.
 pub struct Seen(Arc<State>);
 
