@@ -336,10 +336,11 @@ impl Agent {
         self.answer_waiting()
     }
 
-    /// Gives the servers that hold the machine's key, or one of their own, what has changed about keys; to the plan that they go by nothing has.
+    /// Gives the servers that hold the machine's key, or one of their own, what has changed about keys; to the plan that
+    /// they go by nothing has.
     fn give_keys(&mut self) {
         let servants = self.servants.values_mut();
-        for servant in servants.filter(|servant| surroundings::holds_keys(servant.server.role)) {
+        for servant in servants.filter(|servant| self.around.gives_keys(servant.server.role)) {
             servant.follow_plan(&self.around);
         }
     }
@@ -450,14 +451,8 @@ impl Agent {
         let left_over = self.peers.left_over();
         self.report.send_if_modified(|report| {
             let because = self.trouble.sentence().unwrap_or_else(|| ANSWERS.into());
-            let notes: Vec<String> = self
-                .notes
-                .sentences()
-                .iter()
-                .cloned()
-                .chain(self.certificate.sentence())
-                .chain(left_over)
-                .collect();
+            let notes = self.notes.sentences().iter().cloned();
+            let notes: Vec<String> = notes.chain(self.certificate.sentence()).chain(left_over).collect();
             let changed = report.servers != servers || report.because != because || report.notes != notes;
             (report.servers, report.because, report.notes) = (servers, because, notes);
             changed

@@ -96,7 +96,7 @@ impl Peers {
         let plan = self.plan();
         let keeper = plan.machines.iter().find(|other| agreed::is_keeper(&plan, &other.name));
         let keeper = keeper.map_or("a machine that votes", |keeper| &keeper.name);
-        Some(format!("has not joined yet: {}", how_to_join(machine, keeper)))
+        Some(not_joined(machine, &format!("on {keeper}")))
     }
 
     /// What is to be done about machines that have joined and are in the plan no more.
@@ -170,9 +170,9 @@ impl Peers {
     }
 }
 
-/// What lets a machine of the plan join.
-pub fn how_to_join(machine: &str, keeper: &str) -> String {
-    format!("`dolmen token {machine}` on {keeper}, then `dolmen join TOKEN` on {machine}")
+/// What is said of a machine that has not joined, and where the token for it is to be had.
+pub fn not_joined(machine: &str, wherever: &str) -> String {
+    format!("has not joined yet: `dolmen token {machine}` {wherever}, then `dolmen join TOKEN` on {machine}")
 }
 
 /// What is said of a machine that cannot be asked.

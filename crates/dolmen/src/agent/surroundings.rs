@@ -64,13 +64,23 @@ impl Surroundings {
         self.account(role).map_or_else(|| rustix::process::geteuid().as_raw(), |account| account.uid)
     }
 
+    /// Whether servers of this role get keys among their secrets.
+    pub(super) fn gives_keys(&self, role: Role) -> bool {
+        talks_to_control(role) || self.delegates_to(role)
+    }
+
+    /// Whether servers of this role talk to those of other machines, by a key that the machine makes for them.
+    fn delegates_to(&self, role: Role) -> bool {
+        self.in_force.plan.place == Place::Machines && matches!(role, Role::Balancer | Role::Web | Role::App)
+    }
+
     /// What servers of this role need to know; with this machine's identity for those that talk to control.
     fn secrets(&self, role: Role) -> std::io::Result<Secrets> {
         let mut secrets = self.state.secrets_for(role)?;
         if talks_to_control(role) {
             secrets.extend(Identity::secrets(self.folder.path(), &self.state.revoked()?)?);
         }
-        if talks_to_servers(role) && self.in_force.plan.place == Place::Machines {
+        if self.delegates_to(role) {
             let delegated = Delegate::secrets(self.folder.path(), &self.state.revoked()?);
             secrets.extend(delegated.map_err(std::io::Error::other)?);
         }
@@ -114,18 +124,9 @@ impl Surroundings {
     }
 }
 
-pub(super) fn holds_keys(role: Role) -> bool {
-    talks_to_control(role) || talks_to_servers(role)
-}
-
 /// Whether servers of this role hold the machine's key.
-pub(super) fn talks_to_control(role: Role) -> bool {
+fn talks_to_control(role: Role) -> bool {
     matches!(role, Role::Gate | Role::Database | Role::Control)
-}
-
-/// Whether servers of this role talk to those of other machines, by a key that the machine makes for them.
-pub(super) fn talks_to_servers(role: Role) -> bool {
-    matches!(role, Role::Balancer | Role::Web | Role::App)
 }
 
 /// A process, and the number by which the loop is told of its end.

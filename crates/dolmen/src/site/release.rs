@@ -116,8 +116,7 @@ fn at(root: &Path, number: u32) -> Release {
 pub fn make(root: &Path, home: &Path, plan: &Plan, old: Option<&Release>) -> Result<Release, StateError> {
     let failed = |error| StateError::Release { path: home.to_owned(), error };
     let program = program(home, plan).map_err(failed)?;
-    let (public, parts) = (public(plan), parts(plan));
-    let files = walk(home, &parts).map_err(failed)?;
+    let files = walk(home, &parts(plan)).map_err(failed)?;
     let digest = digest(home, &files, program.as_deref()).map_err(failed)?;
     let last = old.and_then(|old| old.number).unwrap_or(0);
     if last > 0 && fs::read_to_string(digest_file(root, last)).is_ok_and(|kept| kept == digest) {
@@ -127,7 +126,7 @@ pub fn make(root: &Path, home: &Path, plan: &Plan, old: Option<&Release>) -> Res
     let newest = ReleaseStore::new(root).numbers().last().copied().unwrap_or(0);
     let number = newest.max(last) + 1;
     let release = at(root, number);
-    copy_whole(home, &files, &public, program.as_deref(), &release).map_err(failed)?;
+    copy_whole(home, &files, &public(plan), program.as_deref(), &release).map_err(failed)?;
     link::disk::replace(&digest_file(root, number), digest.as_bytes(), link::disk::Access::Everyone)?;
     forget(root, number).map_err(failed)?;
     Ok(release)

@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{Site, status, wait};
+use crate::agent::peers;
 use crate::failure::Failure;
 use crate::machines::publish::Publisher;
 use crate::out;
@@ -103,9 +104,7 @@ impl Change {
 fn say_who_comes_and_goes(old: &Plan, new: &Plan, joined: &BTreeSet<String>) {
     for machine in new.machines.iter().filter(|machine| !joined.contains(&machine.name)) {
         let name = &machine.name;
-        out::line(&format!(
-            "  {name} has not joined yet: `dolmen token {name}` here, then `dolmen join TOKEN` on {name}"
-        ));
+        out::line(&format!("  {name} {}", peers::not_joined(name, "here")));
     }
     for machine in old.machines.iter().filter(|machine| new.machine(&machine.name).is_none()) {
         let name = &machine.name;
